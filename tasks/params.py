@@ -79,7 +79,8 @@ def load(path: Path = Path("params.yaml"), *, quick: bool = False, sets: Sequenc
     Raises:
         SettingsError: with every mistake of the file and of the overrides.
     """
-    return check(resolve(read_yaml(path), quick=quick, sets=sets, source=str(path)), str(path))
+    values, problems = resolve(read_yaml(path), quick=quick, sets=sets)
+    return check(values, str(path), problems)
 
 
 def read_yaml(path: Path) -> dict[str, Any]:
@@ -95,12 +96,16 @@ def read_yaml(path: Path) -> dict[str, Any]:
     return value
 
 
-def resolve(raw: dict[str, Any], *, quick: bool, sets: Sequence[str], source: str = "params.yaml") -> dict[str, Any]:
-    """`raw` with its `quick` section taken out, and laid over the rest if asked; then `sets`."""
+def resolve(
+    raw: dict[str, Any], *, quick: bool = False, sets: Sequence[str] = ()
+) -> tuple[dict[str, Any], list[str]]:
+    """`raw` with its `quick` section taken out and, if asked, laid over the rest; then `sets`.
+
+    Returns:
+        The values, and a line for each override that could not be laid over them.
+    """
     values = {name: dict(part) if isinstance(part, dict) else part for name, part in raw.items() if name != "quick"}
-    problems: list[str] = []
-    overlay = raw.get("quick", {})
-    changes = {f"{s}.{k}": v for s, part in overlay.items() for k, v in part.items()} if quick else {}
+    changes, problems = _quick_changes(raw.get("quick") or {}) if quick else ({}, [])
     for item in sets:
         key, sign, text = item.partition("=")
         if not sign or key.count(".") != 1:
@@ -116,18 +121,29 @@ def resolve(raw: dict[str, Any], *, quick: bool, sets: Sequence[str], source: st
             values[section][name] = value
         else:
             problems.append(f"{key}: there is no section {section!r}{_nearest(section, SECTIONS)}")
-    if problems:
-        raise SettingsError(source, problems, f"correct {source} or the -S options")
-    return values
+    return values, problems
 
 
-def check(values: dict[str, Any], source: str = "params.yaml") -> Params:
+def _quick_changes(overlay: Any) -> tuple[dict[str, Any], list[str]]:
+    if not isinstance(overlay, dict):
+        return {}, [f"quick: must be a mapping of sections, not {overlay!r}"]
+    problems = [f"quick.{name}: must be a mapping, not {part!r}" for name, part in overlay.items() if not isinstance(part, dict)]
+    changes = {f"{s}.{k}": v for s, part in overlay.items() if isinstance(part, dict) for k, v in part.items()}
+    return changes, problems
+
+
+def check(values: dict[str, Any], source: str = "params.yaml", problems: Sequence[str] = ()) -> Params:
     """Validates every section and every rule between fields.
+
+    Args:
+        values: a mapping of sections.
+        source: the file's name, for messages.
+        problems: mistakes already found, reported with the others.
 
     Raises:
         SettingsError: with a line for each mistake, each starting with the path of its key.
     """
-    problems: list[str] = []
+    problems = list(problems)
     bad: set[str] = set()
     try:
         params = Params.model_validate(values)
@@ -158,10 +174,15 @@ def dump(values: dict[str, Any]) -> str:
 
 def write_resolved(path: Path, target: Path, *, quick: bool, sets: Sequence[str]) -> Params:
     """Checks the settings of this run and writes them to `target`; returns them."""
-    values = resolve(read_yaml(path), quick=quick, sets=sets, source=str(path))
-    params = check(values, str(path))
+    values, problems = resolve(read_yaml(path), quick=quick, sets=sets)
+    params = check(values, str(path), problems)
     write_text(target, dump(values))
     return params
+
+
+def section(params: Params, name: str) -> Any:
+    """The settings of one section by its name in params.yaml."""
+    return getattr(params, "validate_" if name == "validate" else name)
 
 
 def _explain(path: list[str], mistake: Any) -> str:

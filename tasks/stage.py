@@ -18,6 +18,7 @@ from typing import Any
 
 from tasks.errors import MalgilError, explain_os_error
 from tasks.params import load
+from tasks.params import section as section_of
 
 
 def run_stage(
@@ -46,7 +47,7 @@ def run_stage(
     arguments = parser.parse_args(argv)
     set_logging()
     try:
-        settings = [] if section is None else [getattr(load(arguments.params), section)]
+        settings = [] if section is None else [section_of(load(arguments.params), section)]
         paths = {name: getattr(arguments, name) for name in (*inputs, *outputs)}
         for name in inputs:
             if not paths[name].exists():
