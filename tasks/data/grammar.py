@@ -1,8 +1,8 @@
-"""Korean smart-home commands with the tool call each one means. Pure and deterministic given the seed; no command.
+"""Korean smart-home commands with the tool call each one means. Pure, deterministic given the seed.
 
-Fifteen intents, one function each, written the way people in Korea talk to their home: native hours and counts,
-Sino-Korean minutes, degrees and percent, particles that may be dropped, eleven request endings, fillers. Arguments
-copy what is said and compute nothing. A sentence means one tool call only; millions of sentences are possible.
+Fifteen intents, one function each, written the way people in Korea talk to their home: native hours and
+counts, Sino-Korean minutes, degrees and percent, particles that may be dropped, eleven request endings,
+fillers. Arguments copy what is said and compute nothing. A sentence means one tool call only.
 """
 
 from __future__ import annotations
@@ -27,6 +27,8 @@ from tasks.data.phrases import (
     request,
     sentence,
     with_direction,
+    with_subject,
+    with_topic,
 )
 from tasks.data.vocabulary import TOOLS
 
@@ -78,7 +80,8 @@ def _set_temperature(rng: random.Random) -> _Said:
         verbs = ("맞춰", "틀어", "설정해", "올려", "내려", "바꿔")
     room = rng.choice(words.ROOMS) if device != "오븐" and rng.random() < 0.5 else None
     thing = object_phrase(rng, device + maybe(rng, 0.5, " 온도"))
-    text = sentence(rng, room or "", thing, with_direction(f"{sino(degrees)} 도"), request(rng, rng.choice(verbs)))
+    verb = request(rng, rng.choice(verbs))
+    text = sentence(rng, room or "", thing, with_direction(f"{sino(degrees)} 도"), verb)
     return text, {**({"room": room} if room else {}), "device": device, "degrees": degrees}
 
 
@@ -91,10 +94,12 @@ def _set_alarm(rng: random.Random) -> _Said:
     if shape == 0:
         text = sentence(rng, when + "에", request(rng, "깨워"))
     elif shape == 1:
-        text = sentence(rng, object_phrase(rng, "알람"), with_direction(when), request(rng, rng.choice(("맞춰", "설정해"))))
+        verb = request(rng, rng.choice(("맞춰", "설정해")))
+        text = sentence(rng, object_phrase(rng, "알람"), with_direction(when), verb)
     else:
         alarm = object_phrase(rng, "알람") if rng.random() < 0.8 else "알람 하나"
-        text = sentence(rng, when + "에", alarm, request(rng, rng.choice(("맞춰", "설정해", "예약해", "울려"))))
+        verb = request(rng, rng.choice(("맞춰", "설정해", "예약해", "울려")))
+        text = sentence(rng, when + "에", alarm, verb)
     return text, {
         **({"day": day} if day else {}),
         **({"meridiem": meridiem} if meridiem else {}),
@@ -107,11 +112,14 @@ def _set_timer(rng: random.Random) -> _Said:
     amount, unit, said = duration(rng)
     shape = rng.randrange(4)
     if shape == 0:
-        parts = [object_phrase(rng, "타이머"), rng.choice((said, with_direction(said))), rng.choice(("맞춰", "설정해"))]
+        amount_said = rng.choice((said, with_direction(said)))
+        parts = [object_phrase(rng, "타이머"), amount_said, rng.choice(("맞춰", "설정해"))]
     elif shape == 1:
-        parts = [said + maybe(rng, 0.3, "짜리"), object_phrase(rng, "타이머"), rng.choice(("맞춰", "켜", "시작해", "설정해"))]
+        verb = rng.choice(("맞춰", "켜", "시작해", "설정해"))
+        parts = [said + maybe(rng, 0.3, "짜리"), object_phrase(rng, "타이머"), verb]
     elif shape == 2:
-        parts = [f"{said} {rng.choice(('뒤에', '후에', '있다가'))}", maybe(rng, 0.4, "나한테"), rng.choice(("알려", "불러"))]
+        later = f"{said} {rng.choice(('뒤에', '후에', '있다가'))}"
+        parts = [later, maybe(rng, 0.4, "나한테"), rng.choice(("알려", "불러"))]
     else:
         parts = [f"{said} 동안", object_phrase(rng, "타이머"), rng.choice(("돌려", "켜", "맞춰"))]
     return sentence(rng, *parts[:-1], request(rng, parts[-1])), {"amount": amount, "unit": unit}
@@ -120,10 +128,11 @@ def _set_timer(rng: random.Random) -> _Said:
 def _play_music(rng: random.Random) -> _Said:
     genre = rng.choice(words.GENRES)
     room = rng.choice(words.ROOMS) if rng.random() < 0.5 else None
-    kind = rng.choice((" 음악", " 노래", "")) if genre in ("재즈", "클래식", "발라드", "트로트", "국악") else ""
+    kind = rng.choice((" 음악", " 노래", "")) if genre in words.BROAD_GENRES else ""
     thing = object_phrase(rng, genre + kind)
     where = room + rng.choice(("에서", "에", " 스피커로")) if room else ""
-    text = sentence(rng, where, maybe(rng, 0.2, rng.choice(("조용한", "신나는"))), thing, request(rng, rng.choice(("틀어", "들려", "재생해"))))
+    mood = maybe(rng, 0.2, rng.choice(("조용한", "신나는")))
+    text = sentence(rng, where, mood, thing, request(rng, rng.choice(("틀어", "들려", "재생해"))))
     return text, {**({"room": room} if room else {}), "genre": genre}
 
 
@@ -135,7 +144,8 @@ def _set_curtain(rng: random.Random) -> _Said:
         ("블라인드", "open"): ("열어", "올려"),
         ("블라인드", "close"): ("닫아", "내려"),
     }[device, action]
-    text = sentence(rng, place_phrase(rng, room), object_phrase(rng, device), adverb(rng), request(rng, rng.choice(verbs)))
+    verb = request(rng, rng.choice(verbs))
+    text = sentence(rng, place_phrase(rng, room), object_phrase(rng, device), adverb(rng), verb)
     return text, {"room": room, "device": device, "action": action}
 
 
@@ -151,7 +161,8 @@ def _adjust_volume(rng: random.Random) -> _Said:
     thing = object_phrase(rng, f"{device} {rng.choice(('소리', '볼륨', '음량'))}")
     verbs = ("키워", "높여", "올려") if direction == "up" else ("줄여", "낮춰", "내려")
     how_much = maybe(rng, 0.5, rng.choice(("조금", "조금만", "더", "조금 더", "많이")))
-    return sentence(rng, thing, how_much, request(rng, rng.choice(verbs))), {"device": device, "direction": direction}
+    text = sentence(rng, thing, how_much, request(rng, rng.choice(verbs)))
+    return text, {"device": device, "direction": direction}
 
 
 def _set_channel(rng: random.Random) -> _Said:
@@ -172,6 +183,7 @@ def _set_fan_speed(rng: random.Random) -> _Said:
 def _control_appliance(rng: random.Random) -> _Said:
     device, power = rng.choice(words.APPLIANCES), rng.choice(("on", "off"))
     room = rng.choice(words.ROOMS) if rng.random() < 0.3 else None
+    verbs: tuple[str, ...]
     if power == "off":
         verbs = ("꺼", "멈춰") if device in words.WASHERS else ("꺼",)
     elif device in words.WASHERS:
@@ -192,17 +204,20 @@ def _lock_door(rng: random.Random) -> _Said:
 
 
 def _query_weather(rng: random.Random) -> _Said:
-    day, city, topic = rng.choice(words.WEATHER_DAYS), rng.choice(words.CITIES), rng.choice(words.WEATHER_TOPICS)
+    day, city = rng.choice(words.WEATHER_DAYS), rng.choice(words.CITIES)
+    topic = rng.choice(words.WEATHER_TOPICS)
+    verb = request(rng, rng.choice(("알려", "말해", "확인해")))
     order = [day, city] if rng.random() < 0.7 else [city, day]
     shape = rng.randrange(3)
     if shape == 0:
-        question = rng.choice(("어때", "어때요", "어떨까", "어떨까요", "어떤가요", "어떻게 돼", "궁금해", "궁금해요"))
-        text = sentence(rng, *order, topic + maybe(rng, 0.2, " 좀" if question.startswith("궁금") else "는" if not _final(topic) else "은"), question)
+        question = rng.choice(("어때", "어때요", "어떨까", "어떨까요", "어떤가요", "궁금해", "궁금해요"))
+        particle = with_subject if question.startswith("궁금") else with_topic
+        text = sentence(rng, *order, particle(topic) if rng.random() < 0.4 else topic, question)
     elif shape == 1:
-        text = sentence(rng, *order, object_phrase(rng, topic), request(rng, rng.choice(("알려", "말해", "확인해"))))
+        text = sentence(rng, *order, object_phrase(rng, topic), verb)
     else:
-        subject = topic + maybe(rng, 0.5, "이" if _final(topic) else "가")
-        text = sentence(rng, *order, subject, "어떤지", request(rng, rng.choice(("알려", "말해", "확인해"))))
+        subject = with_subject(topic) if rng.random() < 0.5 else topic
+        text = sentence(rng, *order, subject, "어떤지", verb)
     return text, {"day": day, "city": city, "topic": topic}
 
 
@@ -210,7 +225,7 @@ def _add_shopping_item(rng: random.Random) -> _Said:
     item = rng.choice(words.ITEMS)
     counter = rng.choice(words.COUNTERS_BY_ITEM[item])
     count = rng.randint(1, 10) if rng.random() < 0.85 else rng.randint(11, 24)
-    listed = rng.choice(("장보기 목록에", "장바구니에", "쇼핑 목록에", "")) + ""
+    listed = rng.choice(("장보기 목록에", "장바구니에", "쇼핑 목록에", ""))
     verbs = ("추가해", "담아", "넣어") if listed else ("주문해", "사", "시켜")
     amount = object_phrase(rng, f"{native(count)} {counter}")
     return sentence(rng, listed, item, amount, request(rng, rng.choice(verbs))), {
@@ -218,10 +233,6 @@ def _add_shopping_item(rng: random.Random) -> _Said:
         "count": count,
         "counter": counter,
     }
-
-
-def _final(word: str) -> bool:
-    return (ord(word[-1]) - ord("가")) % 28 != 0
 
 
 # Intents with more values to learn are drawn more often.

@@ -1,8 +1,8 @@
 """Korean number words: integers to speech and back.
 
-Korean counts in two series. Sino-Korean numbers (일, 이, 삼 ...) go with minutes, degrees, percent and channels; native
-numbers (한, 두, 세 ...) with hours and things counted. This module knows both series and nothing of units or
-sentences. Pure; no command.
+Korean counts in two series. Sino-Korean numbers (일, 이, 삼 ...) go with minutes, degrees, percent and
+channels; native numbers (한, 두, 세 ...) with hours and things counted. This module knows both series and
+nothing of units or sentences. Pure; no command.
 """
 
 from __future__ import annotations
@@ -22,15 +22,20 @@ SINO_PATTERN = (
 )
 """Matches a well-formed Sino-Korean number from 0 to 9999, a space allowed between any two syllables."""
 
+
+def _either(words: tuple[str, ...]) -> str:
+    return "|".join(r"\s?".join(word) for word in words)
+
+
 NATIVE_PATTERN = (
-    rf"(?:스무|(?:{'|'.join(NATIVE_TENS[1:])})\s?(?:{'|'.join(NATIVE_ONES[1:])})|"
-    rf"{'|'.join(NATIVE_TENS[1:2] + NATIVE_TENS[3:])}|{'|'.join(NATIVE_ONES[1:])})"
+    rf"(?:스\s?무|(?:{_either(NATIVE_TENS[1:])})\s?(?:{_either(NATIVE_ONES[1:])})|"
+    rf"{_either(NATIVE_TENS[1:2] + NATIVE_TENS[3:])}|{_either(NATIVE_ONES[1:])})"
 )
 """Matches a native number from 1 to 99 as said before a counter (스물 alone becomes 스무)."""
 
 
 def sino(value: int) -> str:
-    """Say `value` (0 to 9999) in the Sino-Korean series: 29 is 이십구. Raises ValueError outside the range."""
+    """Say `value` (0 to 9999) in the Sino-Korean series: 29 is 이십구. Raises ValueError outside."""
     if not 0 <= value <= 9999:
         raise ValueError(f"{value} is not between 0 and 9999")
     if value == 0:
@@ -44,7 +49,7 @@ def sino(value: int) -> str:
 
 
 def native(value: int) -> str:
-    """Say `value` (1 to 99) in the native series, as before a counter: 7 is 일곱, 20 is 스무, 21 is 스물한."""
+    """Say `value` (1 to 99) in the native series, as before a counter: 일곱, 스무, 스물한."""
     if not 1 <= value <= 99:
         raise ValueError(f"{value} is not between 1 and 99")
     if value == 20:
@@ -54,7 +59,7 @@ def native(value: int) -> str:
 
 
 def parse_sino(said: str) -> int:
-    """The value of a Sino-Korean number, spaces ignored: "이십 구" is 29. Raises ValueError when it is not one."""
+    """The value of a Sino-Korean number, spaces ignored: "이십 구" is 29. Raises ValueError otherwise."""
     if not said.strip() or re.fullmatch(SINO_PATTERN, said.strip()) is None:
         raise ValueError(f"{said!r} is not a Sino-Korean number")
     total = digit = 0
@@ -68,7 +73,7 @@ def parse_sino(said: str) -> int:
 
 
 def parse_native(said: str) -> int:
-    """The value of a native number before a counter, spaces ignored: "열 두" is 12. Raises ValueError when not one."""
+    """The value of a native number before a counter: "열 두" is 12. Raises ValueError otherwise."""
     compact = re.sub(r"\s", "", said)
     if compact == "스무":
         return 20

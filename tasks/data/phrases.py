@@ -1,4 +1,4 @@
-"""Korean particles, request endings, openings and spoken amounts: the pieces every command is put together from.
+"""Korean particles, request endings, openings and spoken amounts: the pieces a command is made of.
 
 Pure functions of a `random.Random`; knows no tool. No command.
 """
@@ -10,10 +10,10 @@ from collections.abc import Sequence
 
 from tasks.data.numbers import native, sino
 
-_OPENINGS = ("음", "어", "저기", "그", "아", "자", "저기요", "있잖아")
+_OPENINGS = ("음", "어", "저기", "그", "아", "자", "저기요")
 _ADVERBS = ("지금", "바로", "얼른", "빨리", "이제")
 
-# `{}` is the verb's connecting form (켜, 맞춰, 해): every ending below attaches to it without a change of spelling.
+# `{}` is the verb's connecting form (켜, 맞춰, 해): every ending attaches without a change of spelling.
 _ENDINGS: tuple[tuple[str, int], ...] = (
     ("{} 줘", 9),
     ("{} 주세요", 6),
@@ -41,6 +41,16 @@ def with_object(word: str) -> str:
     return word + ("을" if has_final(word) else "를")
 
 
+def with_subject(word: str) -> str:
+    """`word` with the subject particle: 기온이, 습도가."""
+    return word + ("이" if has_final(word) else "가")
+
+
+def with_topic(word: str) -> str:
+    """`word` with the topic particle: 기온은, 습도는."""
+    return word + ("은" if has_final(word) else "는")
+
+
 def with_direction(word: str) -> str:
     """`word` with the direction particle: 도로, 분으로, and 로 after ㄹ (초로, 서울로)."""
     final = (ord(word[-1]) - ord("가")) % 28
@@ -64,7 +74,7 @@ def place_phrase(rng: random.Random, room: str) -> str:
 
 
 def request(rng: random.Random, verb: str) -> str:
-    """`verb` (connecting form) as a request on one of eleven politeness levels: "켜 줘", "켜 주시겠어요", "켜라"."""
+    """`verb` (connecting form) as a request in one of eleven endings: "켜 줘", "켜 주시겠어요", "켜라"."""
     return rng.choices(_ENDING_FORMS, weights=_ENDING_WEIGHTS)[0].format(verb)
 
 

@@ -1,17 +1,19 @@
-"""Closed vocabularies of the built-in smart-home grammar and the tool schemas made of them. Data only, no command.
+"""Closed vocabularies of the built-in smart-home grammar, and the tool schemas made of them. Data only.
 
-Words are chosen so that a synthetic voice says them rightly (no nasalisation across syllables, no Latin letters) and
-so that a value is one word without inner spaces, copied from the sentence into the tool call as it stands.
+Words are chosen so that a synthetic voice says them rightly (no nasalisation across syllables, no Latin
+letters) and so that a value is one word without inner spaces, copied into the tool call as it stands.
 """
 
 from __future__ import annotations
 
 from typing import Any
 
-ROOMS = (
-    "거실", "안방", "부엌", "주방", "침실", "화장실", "욕실", "서재",
-    "현관", "베란다", "아이방", "작은방", "공부방", "다락방", "차고", "복도",
-)  # fmt: skip
+
+def _words(text: str) -> tuple[str, ...]:
+    return tuple(text.split())
+
+
+ROOMS = _words("거실 안방 부엌 주방 침실 화장실 욕실 서재 현관 베란다 아이방 작은방 공부방 다락방 차고 복도")
 LIGHTS = ("불", "조명", "전등")
 CURTAINS = ("커튼", "블라인드")
 HEATERS = ("에어컨", "보일러", "난방", "오븐")
@@ -23,11 +25,12 @@ BLOWERS = ("에어컨", "선풍기", "보일러", "공기청정기", "가습기"
 APPLIANCES = WASHERS + PLAIN_DEVICES + BLOWERS
 DOORS = ("현관문", "대문", "차고문", "창고문", "베란다문", "정문", "후문")
 GENRES = ("재즈", "클래식", "발라드", "동요", "가요", "팝송", "트로트", "국악", "자장가", "피아노곡")
+BROAD_GENRES = ("재즈", "클래식", "발라드", "트로트", "국악")  # said with 음악 or 노래 after them
 WEEKDAYS = ("월요일", "화요일", "수요일", "목요일", "금요일", "토요일", "일요일")
 NEAR_DAYS = ("오늘", "내일", "모레")
 ALARM_DAYS = (*NEAR_DAYS, *WEEKDAYS, "매일", "평일", "주말")
 WEATHER_DAYS = (*NEAR_DAYS, *WEEKDAYS, "주말")
-CITIES = ("서울", "부산", "대구", "인천", "광주", "대전", "울산", "수원", "제주", "강릉", "전주", "청주", "춘천", "포항", "여수")
+CITIES = _words("서울 부산 대구 인천 광주 대전 울산 수원 제주 강릉 전주 청주 춘천 포항 여수")
 WEATHER_TOPICS = ("날씨", "기온", "습도", "미세먼지")
 HOURS_BY_MERIDIEM: dict[str, tuple[int, ...]] = {
     "오전": tuple(range(1, 12)),
@@ -69,7 +72,9 @@ def _integer(low: int, high: int, description: str) -> dict[str, Any]:
     return {"type": "integer", "minimum": low, "maximum": high, "description": description}
 
 
-def _tool(name: str, description: str, properties: dict[str, Any], optional: tuple[str, ...] = ()) -> dict[str, Any]:
+def _tool(
+    name: str, description: str, properties: dict[str, Any], optional: tuple[str, ...] = ()
+) -> dict[str, Any]:
     return {
         "type": "function",
         "function": {
@@ -130,7 +135,11 @@ TOOLS: list[dict[str, Any]] = [
     _tool(
         "set_curtain",
         "Open or close a curtain or a blind.",
-        {"room": _ROOM, "device": _enum(CURTAINS, "as said"), "action": _enum(("open", "close"), "what to do")},
+        {
+            "room": _ROOM,
+            "device": _enum(CURTAINS, "as said"),
+            "action": _enum(("open", "close"), "what to do"),
+        },
     ),
     _tool(
         "set_volume",
@@ -140,7 +149,10 @@ TOOLS: list[dict[str, Any]] = [
     _tool(
         "adjust_volume",
         "Turn the volume of a device up or down by one step.",
-        {"device": _enum(SOUND_DEVICES, "device, as said"), "direction": _enum(("up", "down"), "louder is up")},
+        {
+            "device": _enum(SOUND_DEVICES, "device, as said"),
+            "direction": _enum(("up", "down"), "louder is up"),
+        },
     ),
     _tool("set_channel", "Change the television channel.", {"channel": _integer(1, 999, "channel number")}),
     _tool(
@@ -178,4 +190,4 @@ TOOLS: list[dict[str, Any]] = [
         },
     ),
 ]
-"""JSON Schemas of the tools, OpenAI function style. Every argument is copied from the sentence, none computed."""
+"""JSON Schemas of the tools, OpenAI function style. Every argument is copied from the sentence."""

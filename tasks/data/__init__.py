@@ -1,0 +1,1 @@
+"""Room of the data: the built-in corpus, manifests, audio, text, validation and preparation."""
