@@ -120,7 +120,9 @@ def read_json(path: Path) -> Any:
         raise explain_os_error(error, path) from error
     except ValueError as error:
         raise ArtifactError(
-            f"{path} is not JSON ({error})", "it must be a whole JSON document", "make it again: `dvc repro -f`"
+            f"{path} is not JSON ({error})",
+            "it must be a whole JSON document",
+            "make it again: `dvc repro -f`",
         ) from error
 
 
@@ -142,7 +144,9 @@ def files_in(folder: Path) -> list[Path]:
         raise ArtifactError(
             f"{folder} is not a folder", "a folder of artifacts is expected", "run the stages before this one"
         )
-    return sorted((p for p in folder.rglob("*") if p.is_file()), key=lambda p: p.relative_to(folder).as_posix())
+    return sorted(
+        (p for p in folder.rglob("*") if p.is_file()), key=lambda p: p.relative_to(folder).as_posix()
+    )
 
 
 def digest_folder(folder: Path) -> str:

@@ -5,6 +5,8 @@
 `params.yaml` is the only place a value is written. A run may override some (`-S section.key=value`) or
 take the small values of the `quick` section; the result, checked, is build/params.yaml, and stages read
 that. As the DVC stage `settings` the overrides come through MALGIL_QUICK and MALGIL_SET (a JSON list).
+Beside it, build/sources/<stage>.json holds the digest of each input that the settings name by path, so
+that DVC sees when a user's own manifest or model changes.
 """
 
 import argparse
@@ -20,11 +22,14 @@ from pydantic import ValidationError
 from ruamel.yaml import YAML
 from ruamel.yaml.error import YAMLError
 
-from tasks.artifacts import write_text
+from tasks.artifacts import digest_folder, sha256_file, write_json, write_text
 from tasks.errors import MalgilError, SettingsError, explain_os_error
 from tasks.settings import SECTIONS, Params
 
 RESOLVED = Path("build/params.yaml")
+SOURCES = Path("build/sources")
+# settings that name a file or folder of the user's, by stage
+PATH_SETTINGS = {"corpus": "manifest", "train_asr": "encoder", "base_llm": "model"}
 
 
 class Rule(NamedTuple):
@@ -36,14 +41,26 @@ class Rule(NamedTuple):
 
 
 RULES = (
-    Rule(("validate.min_duration_s", "validate.max_duration_s"), lambda a, b: a < b, "must be below max_duration_s"),
+    Rule(
+        ("validate.min_duration_s", "validate.max_duration_s"),
+        lambda a, b: a < b,
+        "must be below max_duration_s",
+    ),
     Rule(
         ("validate.min_characters_per_s", "validate.max_characters_per_s"),
         lambda a, b: a < b,
         "must be below max_characters_per_s",
     ),
-    Rule(("corpus.source", "corpus.manifest"), lambda s, m: s != "manifest" or bool(m), "needs corpus.manifest: a path"),
-    Rule(("corpus.train_utterances", "corpus.voices"), lambda n, v: n >= v, "must give every one of corpus.voices one"),
+    Rule(
+        ("corpus.source", "corpus.manifest"),
+        lambda s, m: s != "manifest" or bool(m),
+        "needs corpus.manifest: a path",
+    ),
+    Rule(
+        ("corpus.train_utterances", "corpus.voices"),
+        lambda n, v: n >= v,
+        "must give every one of corpus.voices one",
+    ),
     Rule(
         ("corpus.test_utterances", "corpus.unseen_voices"),
         lambda n, v: n >= v,
@@ -55,16 +72,26 @@ RULES = (
         "must be one of quantise_llm.types",
     ),
     Rule(
-        ("quantise_llm.types",), lambda types: len(set(types)) == len(types), "names a type twice; list each type once"
+        ("quantise_llm.types",),
+        lambda types: len(set(types)) == len(types),
+        "names a type twice; list each type once",
     ),
     Rule(
         ("registry.environments",),
         lambda names: len(set(names)) == len(names),
         "names an environment twice; list each once",
     ),
-    Rule(("registry.asr_model", "registry.llm_model"), lambda a, b: a != b, "must differ from registry.llm_model"),
+    Rule(
+        ("registry.asr_model", "registry.llm_model"),
+        lambda a, b: a != b,
+        "must differ from registry.llm_model",
+    ),
     Rule(("publish.asr_repo", "publish.llm_repo"), lambda a, b: a != b, "must differ from publish.llm_repo"),
-    Rule(("pretrain.languages",), lambda names: "ko" not in names, "must not hold ko: the point is transfer to Korean"),
+    Rule(
+        ("pretrain.languages",),
+        lambda names: "ko" not in names,
+        "must not hold ko: the point is transfer to Korean",
+    ),
 )
 
 
@@ -90,7 +117,9 @@ def read_yaml(path: Path) -> dict[str, Any]:
     except OSError as error:
         raise explain_os_error(error, path) from error
     except (YAMLError, UnicodeDecodeError) as error:
-        raise SettingsError(str(path), [" ".join(str(error).split())], f"correct the YAML of {path}") from error
+        raise SettingsError(
+            str(path), [" ".join(str(error).split())], f"correct the YAML of {path}"
+        ) from error
     if not isinstance(value, dict):
         raise SettingsError(str(path), ["it is not a mapping of sections"], f"restore {path} from git")
     return value
@@ -104,7 +133,9 @@ def resolve(
     Returns:
         The values, and a line for each override that could not be laid over them.
     """
-    values = {name: dict(part) if isinstance(part, dict) else part for name, part in raw.items() if name != "quick"}
+    values = {
+        name: dict(part) if isinstance(part, dict) else part for name, part in raw.items() if name != "quick"
+    }
     changes, problems = _quick_changes(raw.get("quick") or {}) if quick else ({}, [])
     for item in sets:
         key, sign, text = item.partition("=")
@@ -127,8 +158,14 @@ def resolve(
 def _quick_changes(overlay: Any) -> tuple[dict[str, Any], list[str]]:
     if not isinstance(overlay, dict):
         return {}, [f"quick: must be a mapping of sections, not {overlay!r}"]
-    problems = [f"quick.{name}: must be a mapping, not {part!r}" for name, part in overlay.items() if not isinstance(part, dict)]
-    changes = {f"{s}.{k}": v for s, part in overlay.items() if isinstance(part, dict) for k, v in part.items()}
+    problems = [
+        f"quick.{name}: must be a mapping, not {part!r}"
+        for name, part in overlay.items()
+        if not isinstance(part, dict)
+    ]
+    changes = {
+        f"{s}.{k}": v for s, part in overlay.items() if isinstance(part, dict) for k, v in part.items()
+    }
     return changes, problems
 
 
@@ -158,7 +195,9 @@ def check(values: dict[str, Any], source: str = "params.yaml", problems: Sequenc
             if not rule.holds(*found):
                 problems.append(f"{rule.fields[0]}: {found[0]!r} {rule.says}")
     if problems:
-        raise SettingsError(source, problems, f"correct {source} or the -S options; docs/reference/params.md lists them")
+        raise SettingsError(
+            source, problems, f"correct {source} or the -S options; docs/reference/params.md lists them"
+        )
     return params
 
 
@@ -173,11 +212,27 @@ def dump(values: dict[str, Any]) -> str:
 
 
 def write_resolved(path: Path, target: Path, *, quick: bool, sets: Sequence[str]) -> Params:
-    """Checks the settings of this run and writes them to `target`; returns them."""
+    """Checks the settings of this run, writes them to `target` and returns them."""
     values, problems = resolve(read_yaml(path), quick=quick, sets=sets)
     params = check(values, str(path), problems)
     write_text(target, dump(values))
     return params
+
+
+def write_sources(params: Params, folder: Path) -> None:
+    """Writes `folder`/<stage>.json with the digest of what a path in that stage's settings points at.
+
+    A Hub id or an empty path has no digest (null): its content is the Hub's to version.
+    """
+    for stage, key in PATH_SETTINGS.items():
+        name = getattr(section(params, stage), key)
+        path = Path(name) if name else None
+        digest = None
+        if path is not None and path.is_dir():
+            digest = digest_folder(path)
+        elif path is not None and path.is_file():
+            digest = sha256_file(path)
+        write_json(folder / f"{stage}.json", {"setting": f"{stage}.{key}", "value": name, "sha256": digest})
 
 
 def section(params: Params, name: str) -> Any:
@@ -209,12 +264,14 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m tasks.params", description=main.__doc__)
     parser.add_argument("--params", type=Path, default=Path("params.yaml"))
     parser.add_argument("--out", type=Path, default=RESOLVED)
+    parser.add_argument("--sources", type=Path, default=SOURCES)
     parser.add_argument("--quick", action="store_true", default=bool(os.environ.get("MALGIL_QUICK")))
     parser.add_argument("-S", dest="sets", action="append", metavar="section.key=value")
     arguments = parser.parse_args(argv)
     sets = arguments.sets if arguments.sets is not None else json.loads(os.environ.get("MALGIL_SET", "[]"))
     try:
-        write_resolved(arguments.params, arguments.out, quick=arguments.quick, sets=sets)
+        params = write_resolved(arguments.params, arguments.out, quick=arguments.quick, sets=sets)
+        write_sources(params, arguments.sources)
     except MalgilError as error:
         print(error, file=sys.stderr)
         return error.exit_code

