@@ -235,6 +235,34 @@ def write_sources(params: Params, folder: Path) -> None:
         write_json(folder / f"{stage}.json", {"setting": f"{stage}.{key}", "value": name, "sha256": digest})
 
 
+def describe(values: dict[str, Any]) -> str:
+    """Markdown: a table per section with each setting's type, value, unit and meaning."""
+    lines = [
+        "# Settings",
+        "",
+        "Made by `python -m tasks.params --describe`; the values are those of params.yaml.",
+        "",
+    ]
+    for name, kind in SECTIONS.items():
+        lines += [
+            f"## {name}",
+            "",
+            kind.__doc__,
+            "",
+            "| setting | type | value | unit | meaning |",
+            "|---|---|---|---|---|",
+        ]
+        for key, field in kind.model_fields.items():
+            type_name = getattr(field.annotation, "__name__", str(field.annotation))
+            if "Literal" in str(field.annotation) or "tuple" in str(field.annotation):
+                type_name = str(field.annotation).replace("typing.", "")
+            shown = str(values[name][key]).replace("|", "\\|")
+            unit = field.json_schema_extra["unit"] if isinstance(field.json_schema_extra, dict) else ""
+            lines.append(f"| `{key}` | {type_name} | `{shown}` | {unit} | {field.description} |")
+        lines.append("")
+    return "\n".join(lines)
+
+
 def section(params: Params, name: str) -> Any:
     """The settings of one section by its name in params.yaml."""
     return getattr(params, "validate_" if name == "validate" else name)
@@ -260,16 +288,20 @@ def _nearest(name: str, known: Any) -> str:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Writes build/params.yaml; with --check only reads."""
+    """Checks params.yaml and writes the settings of this run."""
     parser = argparse.ArgumentParser(prog="python -m tasks.params", description=main.__doc__)
     parser.add_argument("--params", type=Path, default=Path("params.yaml"))
     parser.add_argument("--out", type=Path, default=RESOLVED)
     parser.add_argument("--sources", type=Path, default=SOURCES)
     parser.add_argument("--quick", action="store_true", default=bool(os.environ.get("MALGIL_QUICK")))
     parser.add_argument("-S", dest="sets", action="append", metavar="section.key=value")
+    parser.add_argument("--describe", action="store_true", help="print docs/reference/params.md and stop")
     arguments = parser.parse_args(argv)
     sets = arguments.sets if arguments.sets is not None else json.loads(os.environ.get("MALGIL_SET", "[]"))
     try:
+        if arguments.describe:
+            print(describe(read_yaml(arguments.params)))
+            return 0
         params = write_resolved(arguments.params, arguments.out, quick=arguments.quick, sets=sets)
         write_sources(params, arguments.sources)
     except MalgilError as error:
