@@ -1,0 +1,1 @@
+"""The recogniser: pre-training, fine-tuning with CTC, decoding, evaluation and export to ONNX."""
