@@ -1,0 +1,1 @@
+"""Releases: is the new version better, where do its files go, which version serves."""

@@ -1,0 +1,262 @@
+"""What a run left behind, read as evidence for the gate.
+
+Reads the files of build/ or of a published version (`evaluation/` has the same tables) and checks that
+what was measured is what ships, byte for byte. No decisions here (`tasks.release.decide`).
+"""
+
+import hashlib
+import logging
+from collections.abc import Mapping
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any, Literal
+
+import pandas as pd
+
+from tasks.artifacts import digest_json, files_in, read_json, sha256_file
+from tasks.errors import ArtifactError, DataError, explain_os_error
+from tasks.release.decide import Answer, AsrEvidence, LlmEvidence, Road
+
+Line = Literal["asr", "llm"]
+
+ASR_SYSTEM = "onnx_int8"
+ONNX = "model.int8.onnx"
+
+log = logging.getLogger(__name__)
+
+
+def shipped_files(line: Line, build_dir: Path) -> dict[str, Path]:
+    """The files a user downloads to run the model: path in the repository to source file.
+
+    Raises:
+        ArtifactError: a folder is missing or empty.
+    """
+    if line == "asr":
+        files = {path.name: path for path in files_in(build_dir / "asr/shipped")}
+        needed = ONNX in files
+    else:
+        files = {path.name: path for path in files_in(build_dir / "llm/gguf") if path.suffix == ".gguf"}
+        needed = bool(files)
+        adapter = build_dir / "llm/adapter"
+        files |= {f"adapter/{p.relative_to(adapter).as_posix()}": p for p in files_in(adapter)}
+    if not needed:
+        raise ArtifactError(
+            f"{build_dir} has no shipped files of the line {line}",
+            f"a release needs {ONNX if line == 'asr' else 'a GGUF'}",
+            "run the line first: `malgil run`",
+        )
+    return files
+
+
+def digest_files(sums: Mapping[str, str]) -> str:
+    """Hex SHA-256 over `sha256sum` lines, sorted by path."""
+    return hashlib.sha256(sums_text(sums).encode()).hexdigest()
+
+
+def sums_text(sums: Mapping[str, str]) -> str:
+    """The text of a SHA256SUMS file, as `sha256sum -c` reads it."""
+    return "".join(f"{sums[path]}  {path}\n" for path in sorted(sums))
+
+
+def asr_evidence(build_dir: Path, sums: Mapping[str, str]) -> AsrEvidence:
+    """The evidence on a fresh recogniser.
+
+    Args:
+        sums: SHA-256 of the shipped files by path in the repository.
+
+    Raises:
+        ArtifactError: a file or a number is missing, or other bytes than those shipped were measured.
+    """
+    metrics_path = build_dir / "asr/evaluation/metrics.json"
+    metrics = read_json(metrics_path)
+    table = build_dir / "asr/evaluation/utterances.parquet"
+    return AsrEvidence(
+        artifact=digest_files(sums),
+        normaliser=str(metrics.get("normaliser", "")),
+        cer_unseen_sentences=_number(metrics, metrics_path, ASR_SYSTEM, "cer_unseen_sentences"),
+        cer_unseen_voices=_number(metrics, metrics_path, ASR_SYSTEM, "cer_unseen_voices"),
+        cer_with_silence=_number(metrics, metrics_path, ASR_SYSTEM, "cer_with_silence"),
+        cer_joined=_number(metrics, metrics_path, ASR_SYSTEM, "cer_joined"),
+        answers=asr_answers(table, sums[ONNX]),
+        road=road(build_dir, "asr", {sums[ONNX]}),
+    )
+
+
+def llm_evidence(build_dir: Path, sums: Mapping[str, str], quantisation: str) -> LlmEvidence:
+    """The evidence on a fresh language model, measured through the GGUF that serves.
+
+    Raises:
+        ArtifactError: a file or a number is missing, or other bytes than those shipped were measured.
+    """
+    metrics_path = build_dir / "llm/evaluation/metrics.json"
+    metrics = read_json(metrics_path)
+    served = served_gguf(sums, quantisation)
+    measured = metrics.get("sha256", {}).get(quantisation, sums[served])
+    _same_bytes(measured, sums[served], served, metrics_path)
+    verification = read_json(build_dir / "llm/verification.json")
+    failed = [
+        f"{c.get('name')} ({Path(c.get('file') or '').name}): {c.get('detail')}"
+        for c in verification.get("checks", [])
+        if not c.get("ok")
+    ]
+    if not verification.get("ok") and not failed:
+        failed = ["verification.json does not say ok"]
+    return LlmEvidence(
+        artifact=digest_files(sums),
+        quantisation=quantisation,
+        exact_match=_number(metrics, metrics_path, "exact_match", quantisation),
+        exact_match_merged=_number(metrics, metrics_path, "exact_match", "merged"),
+        failed_checks=tuple(failed),
+        answers=llm_answers(build_dir / "llm/evaluation/samples.parquet", quantisation),
+        road=road(build_dir, "llm", {sums[served]}),
+    )
+
+
+def served_gguf(sums: Mapping[str, str], quantisation: str) -> str:
+    """The name of the GGUF of a quantisation type."""
+    names = [name for name in sums if name.endswith(f"-{quantisation}.gguf")]
+    if len(names) != 1:
+        raise ArtifactError(
+            f"{len(names)} GGUF files of type {quantisation}",
+            "evaluate_road.quantisation names the one that serves",
+            "add the type to quantise_llm.types in params.yaml and run again",
+        )
+    return names[0]
+
+
+def asr_answers(table: Path, shipped_sha256: str | None = None) -> tuple[Answer, ...]:
+    """The shipped recogniser's plain test answers, block = speaker.
+
+    Args:
+        table: evaluation/utterances.parquet.
+        shipped_sha256: the ONNX file the table must have been made with; None accepts any.
+
+    Raises:
+        ArtifactError: the table is missing, lacks columns, or was made with other bytes.
+        DataError: it has no rows of the shipped file.
+    """
+    wanted = [
+        "system",
+        "condition",
+        "split",
+        "utterance_id",
+        "speaker",
+        "reference",
+        "edits",
+        "characters",
+        "sha256",
+    ]
+    frame = _read_table(table, wanted)
+    frame = frame[(frame.system == ASR_SYSTEM) & (frame.condition == "plain")]
+    if frame.empty:
+        raise _empty(table, ASR_SYSTEM)
+    if shipped_sha256:
+        for found in frame.sha256.unique():
+            _same_bytes(str(found), shipped_sha256, ONNX, table)
+    columns = (frame.split, frame.utterance_id, frame.speaker, frame.reference, frame.edits, frame.characters)
+    return tuple(
+        Answer(str(s), str(i), str(b), str(r), float(e), float(n))
+        for s, i, b, r, e, n in zip(*columns, strict=True)
+    )
+
+
+def llm_answers(table: Path, quantisation: str) -> tuple[Answer, ...]:
+    """The answers of the GGUF that serves, block = example.
+
+    Raises:
+        ArtifactError: the table is missing or lacks columns.
+        DataError: it has no rows of this quantisation type.
+    """
+    frame = _read_table(table, ["system", "id", "reference", "exact"])
+    frame = frame[frame.system == quantisation]
+    if frame.empty:
+        raise _empty(table, quantisation)
+    return tuple(
+        Answer("test", str(i), str(i), str(r), 0.0 if exact else 1.0, 1.0)
+        for i, r, exact in zip(frame.id, frame.reference, frame.exact, strict=True)
+    )
+
+
+def road(build_dir: Path, line: Line, shas: set[str]) -> Road | None:
+    """The road's exact match, if it was measured through the file that ships; else None, with a log line.
+
+    Args:
+        shas: SHA-256 of the files the road may have been measured through.
+    """
+    path = build_dir / "road/metrics.json"
+    if not path.is_file():
+        return None
+    metrics = read_json(path)
+    if metrics.get(line) not in shas:
+        log.warning("%s was measured with another %s file (%s): not judged", path, line, metrics.get(line))
+        return None
+    return Road(
+        _number(metrics, path, "exact_match_unseen_sentences"),
+        _number(metrics, path, "exact_match_unseen_voices"),
+    )
+
+
+def items_digest(answers: tuple[Answer, ...]) -> str:
+    """Digest of which items were answered: splits, ids, references and units, in any order."""
+    return digest_json(sorted([a.split, a.id, a.reference, a.units] for a in answers))
+
+
+def evidence_digest(evidence: AsrEvidence | LlmEvidence) -> str:
+    """Digest of everything the gate looks at; timings have no part in it."""
+    return digest_json(asdict(evidence))
+
+
+def checksums(files: Mapping[str, Path]) -> dict[str, str]:
+    """SHA-256 of every file, by its path in the repository."""
+    return {name: sha256_file(path) for name, path in files.items()}
+
+
+def _read_table(path: Path, columns: list[str]) -> pd.DataFrame:
+    try:
+        frame = pd.read_parquet(path)
+    except OSError as error:
+        raise explain_os_error(error, path) from error
+    except ValueError as error:  # pyarrow.ArrowInvalid is one
+        raise ArtifactError(
+            f"{path} is not a whole Parquet file ({error})",
+            "the evaluation must be complete",
+            "`dvc repro -f`",
+        ) from error
+    missing = [name for name in columns if name not in frame.columns]
+    if missing:
+        raise ArtifactError(
+            f"{path} has no column {', '.join(missing)}",
+            f"the gate needs {', '.join(columns)}",
+            "make it again: `dvc repro -f evaluate_asr evaluate_llm`",
+        )
+    return frame
+
+
+def _number(metrics: Any, path: Path, *keys: str) -> float:
+    value = metrics
+    for key in keys:
+        value = value.get(key) if isinstance(value, dict) else None
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        raise ArtifactError(
+            f"{path} has {'.'.join(keys)} = {value!r}",
+            "the gate needs a number",
+            "evaluate again: `dvc repro -f`",
+        )
+    return float(value)
+
+
+def _same_bytes(measured: str, shipped: str, name: str, where: Path) -> None:
+    if measured != shipped:
+        raise ArtifactError(
+            f"{where} was measured on a {name} with SHA-256 {measured[:12]}…, but {shipped[:12]}… would ship",
+            "what is judged must be, byte for byte, what ships",
+            "evaluate the shipped file again: `dvc repro`",
+        )
+
+
+def _empty(table: Path, system: str) -> DataError:
+    return DataError(
+        f"{table} has no answers of {system}",
+        "the shipped file must have been evaluated on a test split that is not empty",
+        "raise corpus.test_utterances or evaluate_llm.examples in params.yaml and run again",
+    )
