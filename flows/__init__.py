@@ -1,0 +1,1 @@
+"""When things run, and in what order: the only room that imports Prefect."""

@@ -1,0 +1,140 @@
+"""The command `malgil`.
+
+    malgil run [--line asr|llm|all] [--quick] [-S section.key=value]...
+    malgil doctor [--json]
+    malgil up [--prefect-port N] [--mlflow-port N]
+    malgil pretrain
+
+Known errors become one message and an exit code (docs/reference/cli.md). What is slow to import is
+imported by the command that needs it.
+"""
+
+import logging
+import signal
+import sys
+from enum import StrEnum
+from typing import Annotated, Any
+
+import typer
+
+from tasks.errors import MalgilError, explain_os_error
+
+app = typer.Typer(
+    name="malgil",
+    help="Retrain a Korean speech recogniser and the language model that acts on what it hears.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+)
+INTERRUPTED, TERMINATED = 130, 143
+
+
+class Line(StrEnum):
+    """Which line to retrain."""
+
+    asr = "asr"
+    llm = "llm"
+    all = "all"
+
+
+@app.command()
+def run(
+    line: Annotated[Line, typer.Option(help="the recogniser, the language model, or both")] = Line.all,
+    quick: Annotated[bool, typer.Option("--quick", help="small corpus, few steps")] = False,
+    overrides: Annotated[
+        list[str] | None, typer.Option("-S", metavar="SECTION.KEY=VALUE", help="a value for this run")
+    ] = None,
+) -> None:
+    """Retrain, evaluate, decide and publish; fresh stages are not made again."""
+    from flows.environment import find_project, set_environment
+    from flows.lock import hold_run_lock
+    from tasks.params import load
+
+    set_environment(find_project())
+    load(quick=quick, sets=overrides or ())
+    _log_to_console()
+    with hold_run_lock():
+        from flows import server
+
+        api = server.find_or_start()  # loads beside the imports of the next line
+        from flows import retrain
+        from flows.table import print_table
+
+        api.wait()
+        summary = retrain.retrain(line=line.value, quick=quick, overrides=overrides or [])
+        print_table(summary)
+
+
+@app.command()
+def doctor(
+    as_json: Annotated[bool, typer.Option("--json", help="print the findings as JSON")] = False,
+) -> None:
+    """Check this machine and say what is missing and how to mend it."""
+    from flows.doctor import examine
+
+    if not examine(as_json=as_json):
+        raise typer.Exit(1)
+
+
+@app.command()
+def up(
+    prefect_port: Annotated[int, typer.Option(min=1, max=65535, help="Prefect API and UI")] = 4200,
+    mlflow_port: Annotated[int, typer.Option(min=1, max=65535, help="MLflow API and UI")] = 5000,
+) -> None:
+    """Start Prefect, MLflow, a worker and the deployments on this machine; Ctrl-C stops them."""
+    from flows.up import serve
+
+    _log_to_console()
+    serve(prefect_port=prefect_port, mlflow_port=mlflow_port)
+
+
+@app.command(context_settings={"allow_extra_args": True, "ignore_unknown_options": True})
+def pretrain(context: typer.Context) -> None:
+    """Pre-train the encoder malgil-xlsr-mini (arguments go to `python -m tasks.asr.pretrain`)."""
+    import subprocess
+
+    raise typer.Exit(subprocess.call([sys.executable, "-m", "tasks.asr.pretrain", *context.args]))
+
+
+def _log_to_console() -> None:
+    """The flow's own lines on standard error; Prefect's and other libraries' only from warnings up."""
+    import os
+
+    os.environ.setdefault("PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL", "CRITICAL")
+    logger = logging.getLogger("malgil")
+    handler = logging.StreamHandler()
+    handler.setFormatter(logging.Formatter("%(asctime)s %(message)s", "%H:%M:%S"))
+    logger.addHandler(handler)
+    logger.setLevel(logging.INFO)
+    logger.propagate = False
+
+
+def _terminate(*_: Any) -> None:
+    raise SystemExit(TERMINATED)
+
+
+def main() -> None:
+    """Runs the command line and exits with its code."""
+    signal.signal(signal.SIGTERM, _terminate)
+    try:
+        app(standalone_mode=True)
+    except MalgilError as error:
+        _fail(f"{type(error).__name__}: {error}", error.exit_code)
+    except OSError as error:
+        known = explain_os_error(error)
+        _fail(f"{type(known).__name__}: {known}", known.exit_code)
+    except KeyboardInterrupt:
+        _fail("stopped; start the same command again to go on", INTERRUPTED)
+
+
+def _fail(message: str, code: int) -> None:
+    from flows import process
+
+    process.stop_all()
+    print(f"malgil: {message}", file=sys.stderr)
+    raise SystemExit(code)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,64 @@
+"""The environment of everything that Malgil starts, set before a library reads it.
+
+Values already in the environment win. Nothing is imported here that is slow: `malgil --help` passes by.
+"""
+
+import os
+import sys
+from pathlib import Path
+
+from tasks.errors import ArtifactError
+
+# No library calls home, no server keeps processes that nobody asked for (docs/reference/environment.md).
+QUIET = {
+    "DO_NOT_TRACK": "true",
+    "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
+    "PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS": "120",
+    "MLFLOW_DISABLE_TELEMETRY": "true",
+    "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",
+    "GX_ANALYTICS_ENABLED": "false",
+    "DVC_NO_ANALYTICS": "1",
+    "HF_HUB_DISABLE_TELEMETRY": "1",
+    "RAY_USAGE_STATS_ENABLED": "0",
+    "TOKENIZERS_PARALLELISM": "false",
+    # the flow's log lines go to the UI under the logger "malgil"
+    "PREFECT_LOGGING_EXTRA_LOGGERS": "malgil",
+    "PREFECT_LOGGING_TO_API_WHEN_MISSING_FLOW": "ignore",
+    # a stage's output is a file of the pipeline, so Prefect keeps no copy of a result
+    "PREFECT_RESULTS_PERSIST_BY_DEFAULT": "false",
+}
+PROJECT_FILES = ("params.yaml", "dvc.yaml", ".dvc/config")
+
+
+def find_project(folder: Path | None = None) -> Path:
+    """The folder with the pipeline's files: `folder` (here by default).
+
+    Raises:
+        ArtifactError: it lacks one of them.
+    """
+    here = (folder or Path.cwd()).resolve()
+    missing = [name for name in PROJECT_FILES if not (here / name).is_file()]
+    if missing:
+        raise ArtifactError(
+            f"{here} has no {' and no '.join(missing)}",
+            "malgil works in the root of its project",
+            "change to that folder (the one with dvc.yaml), or restore the file from git",
+        )
+    return here
+
+
+def set_environment(project: Path) -> None:
+    """Sets what is not set yet: quiet libraries, Prefect's home in store/, this Python first on PATH."""
+    for name, value in QUIET.items():
+        os.environ.setdefault(name, value)
+    os.environ.setdefault("PREFECT_HOME", str(project / "store" / "prefect"))
+    binaries = str(Path(sys.executable).parent)
+    if os.environ.get("PATH", "").split(os.pathsep)[0] != binaries:
+        os.environ["PATH"] = os.pathsep.join(filter(None, [binaries, os.environ.get("PATH", "")]))
+    if "HF_ENDPOINT" in os.environ:  # Xet is spoken by the public Hub alone
+        os.environ.setdefault("HF_HUB_DISABLE_XET", "1")
+
+
+def cores() -> int:
+    """CPU cores that this process may use."""
+    return len(os.sched_getaffinity(0))

@@ -1,0 +1,169 @@
+"""DVC stages as plain functions that a Prefect task can wrap: is it fresh, and make it.
+
+DVC alone decides what is fresh. A fresh stage costs a look (in this process, hundredths of a second);
+any other runs as `dvc repro -s <stage>` in a child, its output in build/logs/<stage>.log and its log
+lines passed on.
+"""
+
+import json
+import logging
+import os
+import re
+import sys
+import threading
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+from flows import process
+from flows.environment import cores
+from tasks.errors import ConflictError, MalgilError
+
+LOGS = Path("build/logs")
+RWLOCK = Path(".dvc/tmp/rwlock")
+SHARED = ("corpus", "validate", "prepare")
+LINES: dict[str, tuple[str, ...]] = {
+    "asr": ("train_asr", "export_asr", "evaluate_asr"),
+    "llm": (
+        "base_llm",
+        "train_llm",
+        "merge_llm",
+        "convert_llm",
+        "quantise_llm",
+        "verify_llm",
+        "evaluate_llm",
+    ),
+}
+ROAD = "evaluate_road"
+BUSY = re.compile(r"Unable to acquire lock|is busy, it is being blocked by")
+BUSY_RETRIES, BUSY_WAIT_S = 30, 2.0
+STAMP = re.compile(r"^\d\d:\d\d:\d\d (?:malgil\.progress )?")
+RESTORED = re.compile(r"^Stage '.*' (?:is cached - skipping run|didn't change, skipping)")
+
+log = logging.getLogger("malgil")
+_dvc = threading.Lock()  # one look at the repository at a time in this process
+
+
+@dataclass(frozen=True)
+class StageRun:
+    """What a stage cost in this run. `cached`: nothing was computed."""
+
+    seconds: float
+    peak_rss_mb: float
+    cached: bool
+    fresh: bool = False  # not even restored: its outputs stood as they should
+
+    def summary(self) -> dict[str, float | bool]:
+        """Its entry in build/summary.json."""
+        return {"seconds": round(self.seconds, 2), "peak_rss_mb": self.peak_rss_mb, "cached": self.cached}
+
+
+class StageFailed(MalgilError):
+    """A stage ended with an error; carries its own message, its exit code and the end of its log."""
+
+    def __init__(self, stage: str, code: int, lines: list[str], log_path: Path) -> None:
+        said = [line for line in lines if re.match(r"^[\w.]+: \w+Error: ", line) or line.startswith("  - ")]
+        message = "\n".join(said) if said else f"it ended with exit code {code}"
+        super().__init__(
+            f"stage {stage} failed",
+            f"{message}\n--- the end of {log_path} ---\n" + "\n".join(lines) + "\n---",
+            f"mend that, then start the same command again; finished stages are kept. Whole log: {log_path}",
+        )
+        inner = re.search(r"exited with (\d+)", "\n".join(lines))
+        self.exit_code = int(inner[1]) if inner else 2
+        if not 2 <= self.exit_code <= 5:  # not one of ours: a crash of the stage
+            self.exit_code = 1
+
+
+def make(stage: str, environment: Mapping[str, str] | None = None, *, always: bool = False) -> StageRun:
+    """Brings a stage up to date.
+
+    Args:
+        stage: its name in dvc.yaml; the stages before it must be up to date.
+        environment: what the stage sees over this process's environment.
+        always: do not look whether it is fresh (for `settings`).
+
+    Raises:
+        StageFailed: with the stage's own message.
+        ConflictError: another DVC process holds its files for over a minute.
+    """
+    began = time.monotonic()
+    if not always and is_fresh(stage):
+        log.info("%-13s | fresh", stage)
+        return StageRun(time.monotonic() - began, 0.0, cached=True, fresh=True)
+    log_path = LOGS / f"{stage}.log"
+    command = [sys.executable, "-m", "dvc", "--wait-for-lock", "repro", "-s", stage]
+    full = {**os.environ, "PYTHONUNBUFFERED": "1", **(environment or {})}
+    for attempt in range(BUSY_RETRIES):
+        ended = process.run(command, log=log_path, environment=full, on_line=partial(_pass_on, stage))
+        lines = process.tail(log_path, 25)
+        if ended.stopped:
+            raise KeyboardInterrupt
+        if ended.code == 0:
+            cached = any(RESTORED.match(line) for line in lines)
+            took = f"{ended.seconds:.1f} s, {ended.peak_rss_mb:.0f} MB"
+            log.info("%-13s | %s in %s", stage, "restored" if cached else "made", took)
+            return StageRun(time.monotonic() - began, ended.peak_rss_mb, cached=cached)
+        if not BUSY.search("\n".join(lines)):
+            raise StageFailed(stage, ended.code, lines, log_path)
+        log.info("%-13s | its files are locked by another DVC process; again in %.0f s", stage, BUSY_WAIT_S)
+        time.sleep(BUSY_WAIT_S + 0.1 * attempt)
+    raise ConflictError(
+        f"stage {stage} waited for DVC's lock in vain",
+        "another `dvc` command works on the same files",
+        "let it end (its pid is in " + str(log_path) + "), then start the same command again",
+    )
+
+
+def is_fresh(stage: str) -> bool:
+    """Whether DVC finds a stage's code, values, inputs and outputs as its lock file says."""
+    from dvc.exceptions import DvcException
+    from dvc.repo import Repo
+
+    try:
+        with _dvc, Repo(".", _wait_for_lock=True) as repo:
+            return not repo.status(targets=[stage])
+    except DvcException as error:  # locked files, a broken dvc.yaml: `dvc repro` waits, or says what it is
+        log.info("%-13s | DVC cannot tell whether it is fresh (%s); asking it to make it", stage, error)
+        return False
+
+
+def threads(lines_at_work: int) -> dict[str, str]:
+    """The environment that shares the cores among the lines at work."""
+    return {"OMP_NUM_THREADS": str(max(1, cores() // max(1, lines_at_work)))}
+
+
+def clear_stale_locks() -> None:
+    """Removes what a killed DVC left in its lock table; call it while holding the run lock.
+
+    DVC drops entries of dead processes by itself, but not those whose pid another program has got since,
+    and it stops at a table cut off in the middle of a write.
+    """
+    try:
+        table = json.loads(RWLOCK.read_text("utf-8"))
+        entries = [*table.get("write", {}).values(), *(i for r in table.get("read", {}).values() for i in r)]
+        alive = [entry for entry in entries if _is_dvc(int(entry["pid"]))]
+    except FileNotFoundError:
+        return
+    except (ValueError, KeyError, TypeError, AttributeError):
+        entries, alive = [{}], []
+    if entries and not alive:
+        log.info("a killed run had left DVC's lock table behind; removed")
+        RWLOCK.unlink(missing_ok=True)
+
+
+def _is_dvc(pid: int) -> bool:
+    import psutil
+
+    try:
+        return any("dvc" in part or "malgil" in part for part in psutil.Process(pid).cmdline())
+    except psutil.Error:
+        return False
+
+
+def _pass_on(stage: str, line: str) -> None:
+    """Log lines of the stage go on with its name; DVC's own talk and library chatter stay in the file."""
+    if STAMP.match(line):
+        log.info("%-13s | %s", stage, STAMP.sub("", line))

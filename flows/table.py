@@ -1,0 +1,133 @@
+"""The table that ends a run, on the terminal (rich) and as a Prefect artifact (Markdown).
+
+One list of sections from the summary serves both.
+"""
+
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
+
+Row = Sequence[str]
+
+
+class Section(NamedTuple):
+    """A titled table: the header's cells, then rows of as many."""
+
+    title: str
+    header: Row
+    rows: list[Row]
+
+
+def sections(summary: Mapping[str, Any]) -> list[Section]:
+    """The tables of a summary; a line that never ran has none."""
+    found = [_data(summary["data"])]
+    if summary["asr"]:
+        found += [_asr(summary["asr"]), _voices(summary["asr"])]
+    if summary["llm"]:
+        found.append(_llm(summary["llm"]))
+    if summary["end_to_end"]:
+        found.append(_road(summary["end_to_end"]))
+    found.append(_release(summary["release"]))
+    found.append(_stages(summary["stages"], summary["wall_s"]))
+    return found
+
+
+def print_table(summary: Mapping[str, Any]) -> None:
+    """Prints the closing table to standard output."""
+    from rich import box
+    from rich.console import Console
+    from rich.table import Table
+
+    console = Console()
+    for section in sections(summary):
+        table = Table(title=section.title, title_justify="left", title_style="bold", box=box.SIMPLE_HEAD)
+        for number, name in enumerate(section.header):
+            numeric = number > 0 and section.title not in ("Release",)
+            table.add_column(name, justify="right" if numeric else "left", overflow="fold")
+        for row in section.rows:
+            table.add_row(*row)
+        console.print(table)
+    console.print(f"Report: {summary['report']}    Figures: build/summary.json", soft_wrap=True)
+
+
+def as_markdown(summary: Mapping[str, Any]) -> str:
+    """The same as Markdown, for the UI."""
+    parts = []
+    for title, header, rows in sections(summary):
+        lines = [header, ["---"] * len(header), *rows]
+        body = "\n".join("| " + " | ".join(map(_cell, line)) + " |" for line in lines)
+        parts.append(f"## {title}\n\n{body}")
+    return "\n\n".join([*parts, f"Report: `{summary['report']}`"])
+
+
+def _cell(text: str) -> str:
+    return text.replace("|", "\\|").replace("\n", "<br>")
+
+
+def percent(fraction: float | None) -> str:
+    """A fraction as per cent with two decimals; – if there is none."""
+    return "–" if fraction is None else f"{fraction:.2%}"
+
+
+def _data(data: Mapping[str, Any]) -> Section:
+    title = "Data: synthetic speech" if data["synthetic"] else "Data"
+    header = ("utterances", "hours", "voices", "rejected rows")
+    row = (f"{data['utterances']}", f"{data['hours']:.2f}", f"{data['voices']}", f"{data['quarantined']}")
+    return Section(title, header, [row])
+
+
+def _asr(asr: Mapping[str, Any]) -> Section:
+    names = {
+        "cer_unseen_sentences": "CER, unseen sentences",
+        "cer_unseen_voices": "CER, unseen sentences and voices",
+        "wer_unseen_sentences": "WER, unseen sentences",
+        "wer_unseen_voices": "WER, unseen sentences and voices",
+        "cer_with_silence": "CER, silence added",
+        "cer_joined": "CER, utterances joined",
+    }
+    before, shipped = asr["checkpoint"], asr["onnx_int8"]
+    rows = [(said, percent(before[key]), percent(shipped[key])) for key, said in names.items()]
+    return Section("Speech recognition (CER without spaces)", ("", "checkpoint", "shipped ONNX int8"), rows)
+
+
+def _voices(asr: Mapping[str, Any]) -> Section:
+    before, shipped = asr["checkpoint"]["cer_by_voice"], asr["onnx_int8"]["cer_by_voice"]
+    rows = [(voice, percent(before.get(voice)), percent(shipped[voice])) for voice in sorted(shipped)]
+    return Section("CER per voice", ("voice", "checkpoint", "shipped ONNX int8"), rows)
+
+
+def _llm(llm: Mapping[str, Any]) -> Section:
+    rows = []
+    for name, rate in llm["exact_match"].items():
+        size, speed = llm["bytes"].get(name), llm["tokens_per_s"].get(name)
+        label = f"{name} (serves)" if name == llm["serves"] else name
+        megabytes = "–" if size is None else f"{size / 1e6:.1f}"
+        rows.append((label, percent(rate), megabytes, "–" if speed is None else f"{speed:.0f}"))
+    title = f"Language model: tool calls from true text ({llm['examples']} examples)"
+    return Section(title, ("", "exact match", "MB", "tokens/s"), rows)
+
+
+def _road(road: Mapping[str, Any]) -> Section:
+    rows = [
+        ("unseen sentences", percent(road["exact_match_unseen_sentences"])),
+        ("unseen sentences and voices", percent(road["exact_match_unseen_voices"])),
+    ]
+    return Section("Spoken command to correct tool call, shipped files", ("", "exact match"), rows)
+
+
+def _release(release: Mapping[str, Any]) -> Section:
+    rows = []
+    for line, result in release.items():
+        version = "–" if result["version"] is None else f"{result['version']}"
+        alias = result["alias"] or "–"
+        reasons = "\n".join(result["reasons"])
+        rows.append((line, result["verdict"], reasons, version, alias, result["published"] or "–"))
+    return Section("Release", ("line", "verdict", "reasons", "version", "alias", "published"), rows)
+
+
+def _stages(stages: Mapping[str, Any], wall_s: float) -> Section:
+    rows = [
+        (name, f"{run['seconds']:.1f}", f"{run['peak_rss_mb']:.0f}", "cached" if run["cached"] else "made")
+        for name, run in stages.items()
+    ]
+    rows.append(("whole run (wall)", f"{wall_s:.1f}", "", ""))
+    return Section("Stages", ("stage", "s", "peak MB", ""), rows)
