@@ -1,0 +1,72 @@
+"""The data card of a corpus folder: what it is, how it was made, what it is not. Pure; no command."""
+
+from __future__ import annotations
+
+from importlib.metadata import version
+
+import pandas as pd
+
+from tasks.data.grammar import INTENTS
+from tasks.data.rendering import PITCH, RATE_WPM
+from tasks.data.text import ITN_ID
+from tasks.settings import Corpus
+
+
+def builtin_card(params: Corpus, manifest: pd.DataFrame, commands: pd.DataFrame) -> str:
+    """Markdown card of the built-in corpus."""
+    noisy = manifest["snr_db"].notna().mean()
+    examples = "\n".join(
+        f"- {row.text} → {row.written} → `{row.tool_call}`"
+        for row in commands.head(5).itertuples(index=False)
+    )
+    ratios = ", ".join(f"{value:g}" for value in params.snr_db)
+    return f"""# Malgil built-in corpus: Korean smart-home commands
+
+**All speech here is synthetic.** It was rendered by espeak-ng (wheel espeakng-loader
+{version("espeakng-loader")}), a formant synthesiser whose "voices" are parameter sets, not people. Nobody was
+recorded and nobody's voice is imitated. The engine's Korean phonology is incomplete (no nasalisation:
+십육 is said as it is written). Rates measured on this corpus say how the pipeline works, not how well a
+recogniser hears people.
+
+- sentences: a grammar of {len(INTENTS)} intents, seed {params.seed}
+- intents: {", ".join(INTENTS)}
+- sentences with tool calls: {len(commands)}; written form by the inverse normaliser `{ITN_ID}`
+- audio: FLAC, 16 kHz, mono, 16 bit
+
+{_table(manifest)}
+
+- No sentence is in two splits. `test_sentences`: unseen sentences by training voices. `test_voices`: other
+  unseen sentences by {params.unseen_voices} voices that speak nowhere else.
+- Speaking rate {RATE_WPM[0]} to {RATE_WPM[1]} words per minute and pitch {PITCH[0]} to {PITCH[1]} (the engine's
+  scale, 50 is neutral), drawn evenly.
+- Training: up to {params.max_silence_s} s of silence before and after, {params.joined_share:.0%} of the utterances
+  are two to four sentences by one voice, noise at {ratios} dB.
+- Validation and test: one sentence, up to half that silence, noise from the quieter half of those ratios.
+- Column `snr_db` says which ratio (empty: clean); {noisy:.0%} of all utterances have noise (white, pink or
+  babble-like, all computed).
+
+## Examples
+
+{examples}
+"""
+
+
+def manifest_card(source: str, manifest: pd.DataFrame, commands: pd.DataFrame) -> str:
+    """Markdown card of a corpus made from a user's manifest."""
+    speakers = manifest["speaker"].nunique()
+    return f"""# Corpus from a manifest
+
+Made from `{source}`: {len(manifest)} utterances, {speakers} speakers, {len(commands)} commands with a
+tool call. Audio was copied as it is; licence and consent are those of its origin.
+
+{_table(manifest)}
+"""
+
+
+def _table(manifest: pd.DataFrame) -> str:
+    lines = ["| split | utterances | hours | voices | joined |", "|---|---|---|---|---|"]
+    for split, rows in manifest.groupby("split", sort=False):
+        hours = rows["duration_s"].sum() / 3600
+        voices, joined = rows["speaker"].nunique(), int((rows["joined"] > 1).sum())
+        lines.append(f"| {split} | {len(rows)} | {hours:.2f} | {voices} | {joined} |")
+    return "\n".join(lines)

@@ -1,0 +1,121 @@
+"""Stage `corpus`: the speech data of a run, built in or the user's own, in one folder.
+
+    python -m tasks.data.corpus [--params build/params.yaml] [--out-dir build/corpus]
+
+Built in: sentences from the grammar, split, spoken by espeak-ng with silence, noise and joined utterances.
+With `corpus.source: manifest` the folder is made from a Parquet manifest of recordings instead
+(`tasks.data.source`). Either way it holds manifest.parquet, commands.parquet, tools.json, card.md and audio/.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+from collections.abc import Sequence
+from pathlib import Path
+
+import pandas as pd
+
+from tasks.artifacts import new_folder, write_json, write_parquet, write_text
+from tasks.data.audio import SAMPLE_RATE_HZ, flac_bytes
+from tasks.data.card import builtin_card
+from tasks.data.espeak import Synthesiser
+from tasks.data.grammar import TOOLS, canonical_json
+from tasks.data.manifest import COMMAND_COLUMNS, write_manifest
+from tasks.data.noise import NoiseBeds
+from tasks.data.plan import Sentence, Utterance, draw_sentences, plan_utterances
+from tasks.data.rendering import render
+from tasks.data.source import ingest
+from tasks.data.text import inverse_normalise
+from tasks.data.voices import TRAINING_VOICES, UNSEEN_VOICES
+from tasks.progress import track
+from tasks.settings import Corpus
+from tasks.stage import run_stage
+
+log = logging.getLogger("malgil.corpus")
+
+
+def make_corpus(params: Corpus, *, out_dir: Path) -> None:
+    """Write the corpus folder, whole or not at all.
+
+    Raises:
+        DataError: more voices or sentences asked for than there are, or the user's manifest is unusable.
+        CapacityError: the disk is full or the folder read-only; an earlier corpus stays as it was.
+    """
+    with new_folder(out_dir) as folder:
+        if params.source == "manifest":
+            ingest(Path(params.manifest), folder)
+        else:
+            _build(params, folder)
+    log.info("corpus written to %s", out_dir)
+
+
+def _build(params: Corpus, folder: Path) -> None:
+    sentences = draw_sentences(params)
+    utterances = plan_utterances(params, sentences, TRAINING_VOICES, UNSEEN_VOICES)
+    manifest = _speak(params, utterances, folder)
+    write_manifest(folder / "manifest.parquet", manifest)
+    commands = command_table(sentences)
+    write_parquet(folder / "commands.parquet", commands)
+    write_json(folder / "tools.json", TOOLS)
+    write_text(folder / "card.md", builtin_card(params, manifest, commands))
+    log.info(
+        "%d utterances, %.2f h, %d voices, %d sentences",
+        len(manifest),
+        manifest["duration_s"].sum() / 3600,
+        manifest["speaker"].nunique(),
+        len(commands),
+    )
+
+
+def _speak(params: Corpus, utterances: Sequence[Utterance], folder: Path) -> pd.DataFrame:
+    """Render every utterance to folder/audio; the manifest rows, in the order of the plan."""
+    (folder / "audio").mkdir()
+    beds = NoiseBeds(params.seed)
+    rows: dict[int, dict[str, object]] = {}
+    with Synthesiser() as engine:
+        # By voice: choosing a voice costs the engine more than speaking a short sentence.
+        by_voice = sorted(utterances, key=lambda utterance: (utterance.speaker, utterance.number))
+        for utterance in track(by_voice, "corpus", unit="utterances"):
+            audio, snr_db = render(utterance, params, engine, beds)
+            data = flac_bytes(audio)
+            path = f"audio/{utterance.utterance_id}.flac"
+            (folder / path).write_bytes(data)
+            said = utterance.sentences
+            rows[utterance.number] = {
+                "utterance_id": utterance.utterance_id,
+                "path": path,
+                "sha256": hashlib.sha256(data).hexdigest(),
+                "duration_s": len(audio) / SAMPLE_RATE_HZ,
+                "sample_rate_hz": SAMPLE_RATE_HZ,
+                "transcript": " ".join(sentence.command.text for sentence in said),
+                "speaker": utterance.speaker,
+                "split": utterance.split,
+                "sentence_ids": "+".join(sentence.sentence_id for sentence in said),
+                "joined": len(said),
+                "snr_db": snr_db,
+                "tool_call": canonical_json(said[0].command.tool_call) if len(said) == 1 else "",
+            }
+    return pd.DataFrame([rows[number] for number in sorted(rows)])
+
+
+def command_table(sentences: Sequence[Sentence]) -> pd.DataFrame:
+    """Sentences with their tool calls, for the language model; both test splits become `test`."""
+    rows = [
+        (
+            sentence.sentence_id,
+            sentence.command.text,
+            inverse_normalise(sentence.command.text),
+            canonical_json(sentence.command.tool_call),
+            sentence.command.intent,
+            "test" if sentence.split.startswith("test") else sentence.split,
+        )
+        for sentence in sentences
+    ]
+    return pd.DataFrame(rows, columns=list(COMMAND_COLUMNS))
+
+
+if __name__ == "__main__":
+    raise SystemExit(
+        run_stage(__spec__.name, "corpus", make_corpus, inputs={}, outputs={"out_dir": Path("build/corpus")})
+    )
