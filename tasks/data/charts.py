@@ -1,0 +1,247 @@
+"""Small charts as inline SVG: histogram, lines, scatter. Pure functions from numbers to markup.
+
+They take their colours and fonts from the page's style sheet (`templates/page.css`), so that they follow
+light and dark and the browser's own Korean fonts; series differ by dash and by mark as well as by colour.
+Each carries a text label for readers who do not see it; the numbers themselves stand in tables or in the
+page's data block.
+"""
+
+import math
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
+
+from markupsafe import Markup, escape
+
+WIDTH, HEIGHT = 440.0, 250.0
+LEFT, RIGHT, TOP, BOTTOM = 52.0, 14.0, 14.0, 42.0
+SERIES = 6  # classes s0 to s5 of the style sheet
+_DASHES = ("", "6 4", "2 3", "9 3 2 3", "1 4", "12 4")
+
+
+class Series(NamedTuple):
+    """A named line through (x, y) points."""
+
+    name: str
+    points: Sequence[tuple[float, float]]
+
+
+class Point(NamedTuple):
+    """A named mark at (x, y)."""
+
+    name: str
+    x: float
+    y: float
+
+
+class Axis(NamedTuple):
+    """A scale from `low` to `high`, its ticks, and how a value is written."""
+
+    low: float
+    high: float
+    ticks: tuple[float, ...]
+    write: Callable[[float], str]
+
+    def share(self, value: float) -> float:
+        """Where on the axis a value lies, 0 to 1."""
+        return (value - self.low) / (self.high - self.low)
+
+
+def number(value: float) -> str:
+    """A short decimal: 1200 → 1,200; 0.25 → 0.25."""
+    return f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.4g}"
+
+
+def percent(value: float) -> str:
+    """A fraction as percent, with a decimal only where it says something."""
+    return f"{value * 100:.3g}%"
+
+
+def axis(values: Sequence[float], write: Callable[[float], str] = number, zero: bool = True) -> Axis:
+    """A scale around the values with about five round ticks; from zero unless told otherwise."""
+    low, high = min(values, default=0.0), max(values, default=1.0)
+    if zero:
+        low, high = min(low, 0.0), max(high, 0.0)
+    if high - low < 1e-12:
+        high = low + (abs(low) * 0.1 or 1.0)
+    raw = (high - low) / 4.0
+    power = 10.0 ** math.floor(math.log10(raw))
+    step = next(power * factor for factor in (1.0, 2.0, 2.5, 5.0, 10.0) if power * factor >= raw - 1e-12)
+    first, last = math.floor(low / step + 1e-9), math.ceil(high / step - 1e-9)
+    ticks = tuple(round(index * step, 10) for index in range(first, last + 1))
+    return Axis(ticks[0], ticks[-1], ticks, write)
+
+
+def histogram(
+    edges: Sequence[float], counts: Sequence[float], *, label: str, unit: str, limits: Sequence[float] = ()
+) -> Markup:
+    """Bars of counts between edges; `limits` are drawn as dashed verticals where they fall inside."""
+    if not counts:
+        return Markup('<p class="none">Nothing to show.</p>')
+    x = axis(edges, zero=False)
+    y = axis([0.0, *counts])
+    bars = Markup("").join(
+        Markup(
+            '<rect class="bar" x="{}" y="{}" width="{}" height="{}"><title>{} to {} {}: {}</title></rect>'
+        ).format(
+            _n(_x(x, low) + 0.5),
+            _n(_y(y, count)),
+            _n(max(_x(x, high) - _x(x, low) - 1.0, 0.5)),
+            _n(_y(y, 0) - _y(y, count)),
+            number(low),
+            number(high),
+            unit,
+            f"{count:g}",
+        )
+        for low, high, count in zip(edges[:-1], edges[1:], counts, strict=True)
+    )
+    marks = Markup("").join(
+        Markup(
+            '<line class="limit" x1="{0}" x2="{0}" y1="{1}" y2="{2}"><title>limit {3} {4}</title></line>'
+        ).format(_n(_x(x, limit)), _n(TOP), _n(HEIGHT - BOTTOM), number(limit), unit)
+        for limit in limits
+        if x.low <= limit <= x.high
+    )
+    most = max(range(len(counts)), key=lambda index: counts[index])
+    text = (
+        f"{label}: histogram of {sum(counts):g} values, {number(edges[0])} to {number(edges[-1])} {unit}, "
+        f"most between {number(edges[most])} and {number(edges[most + 1])}"
+    )
+    return _figure(text, _axes(x, y, unit, "count") + bars + marks)
+
+
+def lines(
+    series: Sequence[Series],
+    *,
+    label: str,
+    x_label: str,
+    y_label: str,
+    write: Callable[[float], str] = number,
+) -> Markup:
+    """One polyline per series, with a legend under the plot; single points get a dot."""
+    series = [one for one in series if one.points]
+    if not series:
+        return Markup('<p class="none">Nothing to show.</p>')
+    x = axis([point[0] for one in series for point in one.points])
+    y = axis([point[1] for one in series for point in one.points], write)
+    drawn = Markup("")
+    for index, one in enumerate(series):
+        spots = [(_x(x, px), _y(y, py)) for px, py in one.points]
+        path = " ".join(f"{_n(px)},{_n(py)}" for px, py in spots)
+        dash = _DASHES[index % len(_DASHES)]
+        drawn += Markup('<polyline class="line s{}" points="{}" stroke-dasharray="{}"/>').format(
+            index % SERIES, path, dash or "none"
+        )
+        if len(spots) <= 40:
+            for (cx, cy), (px, py) in zip(spots, one.points, strict=True):
+                drawn += Markup(
+                    '<circle class="dot s{}" cx="{}" cy="{}" r="2.6"><title>{}: {} at {} {}</title></circle>'
+                ).format(index % SERIES, _n(cx), _n(cy), one.name, write(py), number(px), x_label)
+    ends = "; ".join(f"{one.name} {write(one.points[0][1])} to {write(one.points[-1][1])}" for one in series)
+    return _figure(
+        f"{label}: {ends}", _axes(x, y, x_label, y_label) + drawn, _legend([one.name for one in series])
+    )
+
+
+def scatter(
+    points: Sequence[Point], *, label: str, x_label: str, y_label: str, write: Callable[[float], str] = number
+) -> Markup:
+    """A mark with its name beside it for every point; the y axis need not start at zero."""
+    if not points:
+        return Markup('<p class="none">Nothing to show.</p>')
+    x = axis([point.x for point in points])
+    spread = [point.y for point in points]
+    y = axis([min(spread) - 0.002, max(spread) + 0.002], write, zero=False)
+    drawn = Markup("")
+    for index, (point, drop) in enumerate(zip(points, _label_drops(points, x, y), strict=True)):
+        cx, cy = _x(x, point.x), _y(y, point.y)
+        left = cx > WIDTH * 0.62
+        drawn += Markup(
+            '<circle class="dot s{}" cx="{}" cy="{}" r="6"><title>{}: {} at {} {}</title></circle>'
+            '<text class="name" x="{}" y="{}" text-anchor="{}">{}</text>'
+        ).format(
+            index % SERIES,
+            _n(cx),
+            _n(cy),
+            point.name,
+            write(point.y),
+            number(point.x),
+            x_label,
+            _n(cx - 10 if left else cx + 10),
+            _n(cy + drop),
+            "end" if left else "start",
+            f"{point.name} {write(point.y)}",
+        )
+    told = "; ".join(f"{point.name} {write(point.y)} at {number(point.x)}" for point in points)
+    return _figure(f"{label}: {told}", _axes(x, y, x_label, y_label) + drawn)
+
+
+def _label_drops(points: Sequence[Point], x: Axis, y: Axis) -> list[float]:
+    """How far below its mark each name is written, so that near neighbours stay readable."""
+    placed: list[tuple[float, float]] = []
+    drops = []
+    for point in points:
+        cx, drop = _x(x, point.x), 4.0
+        while any(abs(cx - px) < 150 and abs(_y(y, point.y) + drop - py) < 14 for px, py in placed):
+            drop += 15.0 if _y(y, point.y) + drop + 15.0 < HEIGHT - BOTTOM - 4 else -60.0
+        placed.append((cx, _y(y, point.y) + drop))
+        drops.append(drop)
+    return drops
+
+
+def _axes(x: Axis, y: Axis, x_label: str, y_label: str) -> Markup:
+    parts = Markup("")
+    for tick in y.ticks:
+        parts += Markup(
+            '<line class="grid" x1="{}" x2="{}" y1="{}" y2="{}"/>'
+            '<text class="tick" x="{}" y="{}" text-anchor="end">{}</text>'
+        ).format(
+            _n(LEFT),
+            _n(WIDTH - RIGHT),
+            *[_n(_y(y, tick))] * 2,
+            _n(LEFT - 6),
+            _n(_y(y, tick) + 4),
+            y.write(tick),
+        )
+    for tick in x.ticks:
+        parts += Markup('<text class="tick" x="{}" y="{}" text-anchor="middle">{}</text>').format(
+            _n(_x(x, tick)), _n(HEIGHT - BOTTOM + 16), x.write(tick)
+        )
+    parts += Markup('<line class="axis" x1="{0}" x2="{1}" y1="{2}" y2="{2}"/>').format(
+        _n(LEFT), _n(WIDTH - RIGHT), _n(HEIGHT - BOTTOM)
+    )
+    parts += Markup('<text class="label" x="{}" y="{}" text-anchor="end">{}</text>').format(
+        _n(WIDTH - RIGHT), _n(HEIGHT - 8), x_label
+    )
+    return parts + Markup('<text class="label" x="{}" y="{}">{}</text>').format(
+        _n(4), _n(HEIGHT - 8), f"↑ {y_label}"
+    )
+
+
+def _legend(names: Sequence[str]) -> Markup:
+    items = Markup("").join(
+        Markup(
+            '<li><svg viewBox="0 0 30 10" aria-hidden="true">'
+            '<line class="line s{}" x1="1" x2="29" y1="5" y2="5" '
+            'stroke-dasharray="{}"/></svg>{}</li>'
+        ).format(index % SERIES, _DASHES[index % len(_DASHES)] or "none", name)
+        for index, name in enumerate(names)
+    )
+    return Markup('<ul class="legend">{}</ul>').format(items)
+
+
+def _figure(text: str, inside: Markup, below: Markup = Markup("")) -> Markup:  # noqa: B008  (immutable)
+    return Markup('<svg class="chart" viewBox="0 0 {} {}" role="img" aria-label="{}">{}</svg>{}').format(
+        f"{WIDTH:g}", f"{HEIGHT:g}", escape(text), inside, below
+    )
+
+
+def _x(scale: Axis, value: float) -> float:
+    return LEFT + scale.share(value) * (WIDTH - LEFT - RIGHT)
+
+
+def _y(scale: Axis, value: float) -> float:
+    return HEIGHT - BOTTOM - scale.share(value) * (HEIGHT - TOP - BOTTOM)
+
+
+def _n(value: float) -> str:
+    return f"{value:.2f}".rstrip("0").rstrip(".")

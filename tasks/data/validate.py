@@ -1,0 +1,326 @@
+"""The gate before any training: Great Expectations over the manifest and what its audio files really hold.
+
+    python -m tasks.data.validate --corpus build/corpus --out build/validated
+
+Bad rows go to quarantine.parquet with their reasons, the rest to manifest.parquet; result.json and the
+offline report.html say what was asked and what was found. When too many rows are bad, or a split is left with
+too few, the stage fails: the quarantine, the result and the report are written all the same, the manifest is
+not, so that nothing can be trained on it. The rules are in `tasks.data.checks`; what their columns hold, in
+`tasks.data.enrich`.
+"""
+
+import logging
+import math
+from collections import Counter
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from tasks.artifacts import new_folder, write_json, write_parquet, write_text
+from tasks.data.checks import OPTIONAL, REQUIRED, row_rules
+from tasks.data.enrich import enrich
+from tasks.data.expectations import Outcome, run_expectations, schema_rules, version
+from tasks.data.manifest import SPLITS, read_table, write_manifest
+from tasks.data.measure import measure_all
+from tasks.data.validation_report import render
+from tasks.errors import DataError
+from tasks.progress import track
+from tasks.settings import Validate
+from tasks.stage import run_stage
+
+EXAMPLES = 5  # rows shown per expectation
+WORST = 5  # rows named in the error message
+MEASURES = (
+    "file_state",
+    "measured_duration_s",
+    "measured_rate_hz",
+    "channels",
+    "silent_share",
+    "clipped_share",
+)
+BINS = {"measured_duration_s": 24, "characters_per_s": 24, "snr_db": 16, "silent_share": 20, "level_dbfs": 20}
+log = logging.getLogger("malgil.validate")
+
+
+def validate(params: Validate, *, corpus: Path, out: Path) -> dict[str, Any]:
+    """Validates a corpus and quarantines its bad rows.
+
+    Args:
+        params: limits.
+        corpus: folder of manifest.parquet and the audio files its paths are relative to; sentences of
+            commands.parquet are used where there is one.
+        out: folder that becomes {manifest.parquet, quarantine.parquet, result.json, report.html}.
+
+    Returns:
+        The content of result.json.
+
+    Raises:
+        DataError: a required column is missing or of another type, more than `max_bad_share` of the rows are
+        bad, or
+            a split is left with fewer than `min_rows_per_split` rows.
+    """
+    manifest = read_table(corpus / "manifest.parquet")
+    synthetic = is_synthetic(corpus)
+    schema = run_expectations(_text_as_objects(manifest), schema_rules(list(manifest.columns)))
+    if not all(outcome.passed for outcome in schema):
+        result = {**_nothing_known(params, len(manifest), synthetic), **wrong_schema(schema, corpus)}
+        _write(out, result, quarantine=pd.DataFrame({"utterance_id": [], "reasons": []}), good=None)
+        raise DataError(
+            result["problems"][0],
+            "a manifest needs " + ", ".join(f"{name} ({kind})" for name, (kind, _) in REQUIRED.items()),
+            "write the manifest again with these columns (docs/reference/data.md describes them)",
+        )
+
+    measured = list(track(measure_all(corpus, manifest["path"]), "measure audio", len(manifest), "files"))
+    frame = enrich(_text_as_objects(manifest), measured, _sentences(corpus))
+    outcomes = run_expectations(frame, row_rules(params))
+    reasons = reasons_by_row(outcomes, len(frame))
+    bad = np.array([bool(own) for own in reasons], dtype=bool)
+    result = summarise(params, frame, bad, [*schema, *outcomes], synthetic)
+    quarantine = quarantined(frame, outcomes, reasons, list(manifest.columns))
+    result["problems"] = find_problems(params, result, quarantine)
+    result["ok"] = not result["problems"]
+    good = frame.loc[~bad, [*manifest.columns, *(name for name in OPTIONAL if name not in manifest)]]
+    _write(out, result, quarantine, good if result["ok"] else None)
+    log.info("%d of %d rows are good; report: %s", result["good"], result["rows"], out / "report.html")
+    if not result["ok"]:
+        raise DataError(
+            "; ".join(result["problems"]),
+            f"at most {params.max_bad_share:.1%} of the rows may be bad (validate.max_bad_share) "
+            f"and every split needs {params.min_rows_per_split} good rows (validate.min_rows_per_split)",
+            f"read {out / 'report.html'}; the rows with their reasons are in {out / 'quarantine.parquet'}. "
+            "Mend or remove them and start the same command again",
+        )
+    return result
+
+
+def is_synthetic(corpus: Path) -> bool:
+    """Whether the corpus's card says that its speech is synthetic."""
+    card = corpus / "card.md"
+    return card.is_file() and "speech here is synthetic" in card.read_text(encoding="utf-8")
+
+
+def reasons_by_row(outcomes: Sequence[Outcome], rows: int) -> list[list[str]]:
+    """For every row the reasons of the rules that it breaks, in the order of the rules."""
+    reasons: list[list[str]] = [[] for _ in range(rows)]
+    for outcome in outcomes:
+        for row in outcome.failing_rows:
+            reasons[row].append(outcome.rule.reason)
+    return reasons
+
+
+def quarantined(
+    frame: pd.DataFrame, outcomes: Sequence[Outcome], reasons: Sequence[Sequence[str]], columns: Sequence[str]
+) -> pd.DataFrame:
+    """The bad rows, worst first: the manifest's columns, measures, `reasons` ("silent, not_mono"), `details`."""
+    details: dict[int, list[str]] = {}
+    for outcome in outcomes:
+        for row in outcome.failing_rows:
+            details.setdefault(row, []).append(f"{outcome.rule.reason}: {describe(frame, outcome, row)}")
+    rows = sorted(details, key=lambda row: (-len(details[row]), row))
+    bad = frame.loc[rows, [*columns, *(name for name in MEASURES if name not in columns)]].copy()
+    bad["reasons"] = [", ".join(reasons[row]) for row in rows]
+    bad["details"] = ["; ".join(details[row]) for row in rows]
+    return bad.reset_index(drop=True)
+
+
+def describe(frame: pd.DataFrame, outcome: Outcome, row: int) -> str:
+    """What was found in a row that breaks a rule, for readers."""
+    column = outcome.rule.column
+    if column == "file_state":
+        return str(frame["file_detail"].iat[row])
+    if column == "sha256_matches":
+        found, wanted = str(frame["file_sha256"].iat[row]), str(frame["sha256"].iat[row])
+        return f"the file has {found[:12]}…, not {wanted[:12]}…"
+    if column == "rate_matches":
+        return f"{frame['measured_rate_hz'].iat[row]:.0f} Hz, not {frame['sample_rate_hz'].iat[row]} Hz"
+    if column == "transcript_is_nfc":
+        return f"{frame['transcript'].iat[row]!r} is decomposed"
+    if column == "tool_call_is_json":
+        return repr(frame["tool_call"].iat[row])[:80]
+    value = frame[column].iat[row]
+    return f"{value:.4g}" if isinstance(value, float) else str(value)[:120]
+
+
+def summarise(
+    params: Validate,
+    frame: pd.DataFrame,
+    bad: np.ndarray[Any, np.dtype[np.bool_]],
+    outcomes: Sequence[Outcome],
+    synthetic: bool,
+) -> dict[str, Any]:
+    """result.json without its verdict: counts, answers, distributions of the good rows."""
+    good = frame[~bad]
+    share = float(bad.mean()) if len(frame) else 0.0
+    return {
+        **_nothing_known(params, len(frame), synthetic),
+        "good": len(good),
+        "quarantined": int(bad.sum()),
+        "bad_share": share,
+        "hours": float(good["measured_duration_s"].sum()) / 3600.0,
+        "voices": int(good["speaker"].nunique()),
+        "reasons": {o.rule.reason: len(o.failing_rows) for o in outcomes if o.failing_rows},
+        "splits": {
+            name: {
+                "rows": int((frame["split"] == name).sum()),
+                "good": len(part := good[good["split"] == name]),
+                "hours": float(part["measured_duration_s"].sum()) / 3600.0,
+                "speakers": int(part["speaker"].nunique()),
+            }
+            for name in SPLITS
+        },
+        "speakers": {str(name): int(count) for name, count in good["speaker"].value_counts().items()},
+        "expectations": [_answer(frame, outcome) for outcome in outcomes],
+        "distributions": {name: histogram(good[name], bins) for name, bins in BINS.items()},
+    }
+
+
+def histogram(values: pd.Series, bins: int) -> dict[str, list[float]]:
+    """{"edges": bins + 1 numbers, "counts": bins numbers} of the finite values; empty lists without any."""
+    finite = values.astype(float).to_numpy()
+    finite = finite[np.isfinite(finite)]
+    if not len(finite):
+        return {"edges": [], "counts": []}
+    counts, edges = np.histogram(finite, bins=bins)
+    return {"edges": [float(edge) for edge in edges], "counts": [int(count) for count in counts]}
+
+
+def find_problems(params: Validate, result: dict[str, Any], quarantine: pd.DataFrame) -> list[str]:
+    """Why the corpus cannot be trained on, one sentence each; empty when it can."""
+    problems = []
+    if result["bad_share"] > params.max_bad_share:
+        counts = sorted(result["reasons"].items(), key=lambda item: -item[1])
+        worst = ", ".join(
+            f"{row['utterance_id'] or '(no id)'} [{row['split']}] ({row['details']})"
+            for row in quarantine.head(WORST).to_dict("records")
+        )
+        problems.append(
+            f"{result['quarantined']} of {result['rows']} rows ({result['bad_share']:.1%}) are bad: "
+            + ", ".join(f"{count} {reason}" for reason, count in counts)
+            + f"; the worst: {worst}"
+        )
+    for name, split in result["splits"].items():
+        if split["good"] < params.min_rows_per_split:
+            lost = Counter(
+                reason
+                for row in quarantine.itertuples()
+                if row.split == name
+                for reason in str(row.reasons).split(", ")
+            )
+            why = ", ".join(f"{count} {reason}" for reason, count in lost.most_common())
+            found = "is empty" if not split["rows"] else f"has {split['good']} good rows of {split['rows']}"
+            problems.append(f"split {name} {found}" + (f" ({why})" if why else ""))
+    return problems
+
+
+def _answer(frame: pd.DataFrame, outcome: Outcome) -> dict[str, Any]:
+    return {
+        "name": outcome.rule.reason,
+        "rule": outcome.rule.says,
+        "expectation": outcome.expectation,
+        "column": outcome.rule.column,
+        "passed": outcome.passed,
+        "failing_rows": len(outcome.failing_rows),
+        "examples": [
+            {"utterance_id": str(frame["utterance_id"].iat[row]), "found": describe(frame, outcome, row)}
+            for row in outcome.failing_rows[:EXAMPLES]
+        ],
+    }
+
+
+def _nothing_known(params: Validate, rows: int, synthetic: bool) -> dict[str, Any]:
+    return {
+        "ok": False,
+        "problems": [],
+        "synthetic": synthetic,
+        "rows": rows,
+        "good": 0,
+        "quarantined": 0,
+        "bad_share": 0.0,
+        "max_bad_share": params.max_bad_share,
+        "min_rows_per_split": params.min_rows_per_split,
+        "hours": 0.0,
+        "voices": 0,
+        "reasons": {},
+        "splits": {},
+        "speakers": {},
+        "expectations": [],
+        "distributions": {},
+        "great_expectations": version(),
+    }
+
+
+def wrong_schema(outcomes: Sequence[Outcome], corpus: Path) -> dict[str, Any]:
+    """What result.json says of wrong columns: one problem that names all of them."""
+    missing = [o.rule.column for o in outcomes if not o.passed and o.rule.reason == "missing_column"]
+    wrong = [o for o in outcomes if not o.passed and o.rule.reason == "wrong_type"]
+    found = [f"there is no column {', '.join(missing)}"] if missing else []
+    found += [
+        f"column {o.rule.column} holds {o.observed or 'other values'}, not {REQUIRED[o.rule.column][0]}"
+        for o in wrong
+    ]
+    nothing = pd.DataFrame({"utterance_id": []})
+    return {
+        "problems": [f"{corpus / 'manifest.parquet'}: {'; '.join(found)}"],
+        "expectations": [
+            {**_answer(nothing, o._replace(failing_rows=())), "failing_rows": len(o.failing_rows)}
+            for o in outcomes
+        ],
+    }
+
+
+def _text_as_objects(manifest: pd.DataFrame) -> pd.DataFrame:
+    """Columns that are neither numbers nor truth values as Python objects, None where there is no value."""
+    frame = manifest.copy()
+    for name in frame.columns:
+        if not pd.api.types.is_numeric_dtype(frame[name]):
+            values = frame[name].astype(object)
+            frame[name] = values.where(values.notna(), None)
+    return frame
+
+
+def _sentences(corpus: Path) -> dict[str, str]:
+    """Sentence id to text, of commands.parquet where the corpus has one."""
+    path = corpus / "commands.parquet"
+    if not path.is_file():
+        return {}
+    commands = read_table(path)
+    if not {"sentence_id", "text"} <= set(commands.columns):
+        return {}
+    return {
+        str(name): str(text) for name, text in zip(commands["sentence_id"], commands["text"], strict=True)
+    }
+
+
+def _write(out: Path, result: dict[str, Any], quarantine: pd.DataFrame, good: pd.DataFrame | None) -> None:
+    with new_folder(out) as folder:
+        if good is not None:
+            write_manifest(folder / "manifest.parquet", good)
+        write_parquet(folder / "quarantine.parquet", quarantine)
+        write_json(folder / "result.json", without_nan(result))
+        write_text(folder / "report.html", render(result, quarantine))
+
+
+def without_nan(value: Any) -> Any:
+    """The value with NaN and infinities replaced by None: JSON has neither."""
+    if isinstance(value, dict):
+        return {name: without_nan(part) for name, part in value.items()}
+    if isinstance(value, list):
+        return [without_nan(part) for part in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
+if __name__ == "__main__":
+    assert __spec__ is not None
+    raise SystemExit(
+        run_stage(
+            __spec__.name,
+            "validate",
+            validate,
+            inputs={"corpus": Path("build/corpus")},
+            outputs={"out": Path("build/validated")},
+        )
+    )
