@@ -7,6 +7,7 @@ judges nothing: what is too short, too quiet or clipped is for the validation st
 from __future__ import annotations
 
 import io
+import re
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -20,6 +21,10 @@ SAMPLE_RATE_HZ = 16_000
 FULL_SCALE = 0.999  # |sample| from here on counts as clipped; 16-bit full scale is 0.99997
 SILENCE_FRAME_S = 0.02
 SILENCE_DBFS = -50.0  # a frame with a lower RMS counts as silent
+
+# libsndfile shortens a cut WAV file silently and says so only in its log: "data : 32000 (should be 15978)".
+_CUT_WAV = re.compile(r"^data : (\d+) \(should be (\d+)\)", re.MULTILINE)
+_UNKNOWN_BYTES = 0xFFFFFFFF  # written by programs that stream a WAV file and never learn its length
 
 Audio = np.ndarray[Any, np.dtype[np.float32]]
 
@@ -36,13 +41,16 @@ def probe(path: Path) -> Header:
     """The header of an audio file, without decoding it.
 
     Raises:
-        DataError: the file is missing, empty, of zero length or not an audio file.
+        DataError: the file is missing, empty, of zero length, not an audio file, or a truncated WAV file.
     """
     _require_bytes(path)
     try:
-        info = soundfile.info(str(path))
+        info = soundfile.info(str(path), verbose=True)
     except (soundfile.LibsndfileError, RuntimeError) as error:
         raise _unreadable(path, error) from error
+    cut = _CUT_WAV.search(info.extra_info)
+    if cut and _UNKNOWN_BYTES != int(cut[1]) > int(cut[2]):
+        raise _truncated(path, f"{cut[2]} of {cut[1]} bytes of samples")
     if info.frames <= 0:
         raise _zero_length(path)
     return Header(info.frames / info.samplerate, info.samplerate, info.channels)
@@ -62,11 +70,7 @@ def decode(path: Path) -> tuple[np.ndarray[Any, np.dtype[np.float32]], int]:
         raise _unreadable(path, error) from error
     expected = round(header.duration_s * header.sample_rate_hz)
     if len(samples) < expected:
-        raise DataError(
-            f"{path} is truncated: {len(samples)} samples of {expected}",
-            "an audio file must be whole",
-            "copy it again from its origin, or remove its row from the manifest",
-        )
+        raise _truncated(path, f"{len(samples)} of {expected} samples")
     if not np.isfinite(samples).all():
         raise DataError(
             f"{path} holds NaN or infinite samples", "samples must be numbers", "record or convert it again"
@@ -136,6 +140,14 @@ def _require_bytes(path: Path) -> None:
 def _zero_length(path: Path) -> DataError:
     return DataError(
         f"{path} has zero length", "an audio file must hold samples", "record it again or remove its row"
+    )
+
+
+def _truncated(path: Path, how: str) -> DataError:
+    return DataError(
+        f"{path} is truncated: {how}",
+        "an audio file must be whole",
+        "copy it again from its origin, or remove its row from the manifest",
     )
 
 

@@ -37,10 +37,10 @@ recogniser hears people.
 
 - No sentence is in two splits. `test_sentences`: unseen sentences by training voices. `test_voices`: other
   unseen sentences by {params.unseen_voices} voices that speak nowhere else.
-- Speaking rate {RATE_WPM[0]} to {RATE_WPM[1]} words per minute and pitch {PITCH[0]} to {PITCH[1]} (the engine's
-  scale, 50 is neutral), drawn evenly.
-- Training: up to {params.max_silence_s} s of silence before and after, {params.joined_share:.0%} of the utterances
-  are two to four sentences by one voice, noise at {ratios} dB.
+- Speaking rate {RATE_WPM[0]} to {RATE_WPM[1]} words per minute, pitch {PITCH[0]} to {PITCH[1]} (the
+  engine's scale, 50 is neutral), drawn evenly.
+- Training: up to {params.max_silence_s} s of silence before and after, {params.joined_share:.0%} of the
+  utterances are two to four sentences by one voice, noise at {ratios} dB.
 - Validation and test: one sentence, up to half that silence, noise from the quieter half of those ratios.
 - Column `snr_db` says which ratio (empty: clean); {noisy:.0%} of all utterances have noise (white, pink or
   babble-like, all computed).
