@@ -32,7 +32,7 @@ class Corpus(Section):
     seed: int = setting("seed of sentences, voices, noise and silence", "–", ge=0)
     train_sentences: int = setting("distinct sentences in the train split", "sentences", ge=8)
     validation_sentences: int = setting("distinct sentences in the validation split", "sentences", ge=4)
-    test_sentences: int = setting("distinct sentences in the test splits", "sentences", ge=4)
+    test_sentences: int = setting("distinct sentences in each of the two test splits", "sentences", ge=4)
     train_utterances: int = setting("spoken training utterances, joined ones included", "utterances", ge=8)
     test_utterances: int = setting("utterances in each of the two test splits", "utterances", ge=4)
     voices: int = setting("training voices used, from the start of the fixed list", "voices", ge=1)

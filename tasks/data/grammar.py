@@ -119,7 +119,7 @@ def _set_timer(rng: random.Random) -> _Said:
         parts = [said + maybe(rng, 0.3, "짜리"), object_phrase(rng, "타이머"), verb]
     elif shape == 2:
         later = f"{said} {rng.choice(('뒤에', '후에', '있다가'))}"
-        parts = [later, maybe(rng, 0.4, "나한테"), rng.choice(("알려", "불러"))]
+        parts = [later, maybe(rng, 0.4, "나한테"), rng.choice(("알려", "말해"))]
     else:
         parts = [f"{said} 동안", object_phrase(rng, "타이머"), rng.choice(("돌려", "켜", "맞춰"))]
     return sentence(rng, *parts[:-1], request(rng, parts[-1])), {"amount": amount, "unit": unit}
