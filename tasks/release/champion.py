@@ -1,0 +1,141 @@
+"""The answers of the version that serves, on today's test set.
+
+A published version carries its answers. When today's test set is the one they were given to (same ids,
+references and lengths), they are read back; otherwise its published files answer today's test set here,
+once, and the answers are kept in store/champions.
+"""
+
+import json
+import logging
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from tasks.artifacts import read_json, write_json
+from tasks.errors import ArtifactError, DataError, ModelError
+from tasks.release.decide import Answer
+from tasks.release.evidence import Line, asr_answers, items_digest, llm_answers
+from tasks.settings import Params
+
+ABOUT = "malgil.json"
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class TestSet:
+    """Where today's test items are: the prepared data, and which of them the challenger answered."""
+
+    prepared: Path
+    items: tuple[Answer, ...]
+
+
+Ask = Callable[[Path, TestSet, Params], tuple[Answer, ...]]
+"""Answers a test set with the files of a published version."""
+
+
+def champion_answers(
+    line: Line,
+    folder: Path,
+    artifact: str,
+    tests: TestSet,
+    params: Params,
+    kept: Path,
+    ask: Ask | None = None,
+) -> tuple[Answer, ...]:
+    """The champion's answers to `tests`.
+
+    Args:
+        folder: the champion's published repository tree.
+        artifact: digest of its shipped files.
+        kept: folder for answers that had to be asked for.
+        ask: how to answer anew; by default with the line's own recogniser or engine.
+
+    Raises:
+        ModelError: the champion's files do not load.
+    """
+    wanted = items_digest(tests.items)
+    published = _published(line, folder)
+    if published and items_digest(published) == wanted:
+        return published
+    cache = kept / f"{line}-{artifact[:16]}-{wanted[:16]}.json"
+    if cache.is_file():
+        return tuple(Answer(*row) for row in read_json(cache))
+    log.info("the test set has changed since the %s version that serves was published: asking it again", line)
+    answers = (ask or (ask_recogniser if line == "asr" else ask_engine))(folder, tests, params)
+    write_json(cache, [list(answer) for answer in answers])
+    return answers
+
+
+def ask_recogniser(folder: Path, tests: TestSet, params: Params) -> tuple[Answer, ...]:
+    """Transcribes today's plain test utterances with a published ONNX file."""
+    from tasks.asr.evaluate import SPLITS, items_of, run_system
+    from tasks.asr.model import OnnxRecogniser
+    from tasks.asr.prepared import read_prepared
+
+    data = read_prepared(tests.prepared / "asr")
+    everything = [item for split in SPLITS for item in items_of(data, split, params.evaluate_asr)]
+    table = run_system("champion", OnnxRecogniser(folder), [i for i in everything if i.condition == "plain"])
+    columns = (table.split, table.utterance_id, table.speaker, table.reference, table.edits, table.characters)
+    return tuple(
+        Answer(str(s), str(i), str(b), str(r), float(e), float(n))
+        for s, i, b, r, e, n in zip(*columns, strict=True)
+    )
+
+
+def ask_engine(folder: Path, tests: TestSet, params: Params) -> tuple[Answer, ...]:
+    """Answers today's test examples with a published GGUF, its own template, system prompt and tools."""
+    from jinja2.sandbox import ImmutableSandboxedEnvironment
+
+    from tasks.inference.llama_cpp_engine import LlamaCppEngine
+    from tasks.llm.chat import canonical, exact_match, load_tools
+
+    about = read_json(folder / ABOUT)
+    engine = LlamaCppEngine(folder / about["serves"])
+    template = engine.chat_template()
+    if not template:
+        raise ModelError(
+            f"{folder / about['serves']} has no chat template",
+            "the version that serves must answer chats",
+            "move the alias back to a whole version, or delete it in MLflow",
+        )
+    wanted = {answer.id for answer in tests.items}
+    lines = (tests.prepared / "llm/test.jsonl").read_text(encoding="utf-8").splitlines()
+    rows = [row for row in map(json.loads, lines) if str(row["id"]) in wanted]
+    environment = ImmutableSandboxedEnvironment(trim_blocks=True, lstrip_blocks=True)
+    prompts = [
+        environment.from_string(template).render(
+            messages=[
+                {"role": "system", "content": about["system"]},
+                {"role": "user", "content": row["written"]},
+            ],
+            add_generation_prompt=True,
+            bos_token="",
+            eos_token="",
+        )
+        for row in rows
+    ]
+    texts = engine.generate(prompts, params.evaluate_llm.max_new_tokens, opening="{")
+    tools = load_tools(folder / "tools.json")
+    return tuple(
+        Answer(
+            "test",
+            str(row["id"]),
+            str(row["id"]),
+            canonical(row["tool_call"]),
+            0.0 if exact_match(text, row["tool_call"], tools) else 1.0,
+            1.0,
+        )
+        for row, text in zip(rows, texts, strict=True)
+    )
+
+
+def _published(line: Line, folder: Path) -> tuple[Answer, ...]:
+    """The answers in a published tree; none if they cannot be read (then they are asked for anew)."""
+    try:
+        if line == "asr":
+            return asr_answers(folder / "evaluation/utterances.parquet")
+        return llm_answers(folder / "evaluation/samples.parquet", read_json(folder / ABOUT)["quantisation"])
+    except (ArtifactError, DataError) as error:
+        log.warning("the published answers cannot be used: %s", error)
+        return ()
