@@ -7,7 +7,7 @@ import os
 import sys
 from pathlib import Path
 
-from tasks.errors import ArtifactError
+from tasks.errors import ArtifactError, explain_os_error
 
 # No library calls home, no server keeps processes that nobody asked for (docs/reference/environment.md).
 QUIET = {
@@ -48,10 +48,18 @@ def find_project(folder: Path | None = None) -> Path:
 
 
 def set_environment(project: Path) -> None:
-    """Sets what is not set yet: quiet libraries, Prefect's home in store/, this Python first on PATH."""
+    """Sets what is not set yet: quiet libraries, Prefect's home in store/, this Python first on PATH.
+
+    Raises:
+        CapacityError: store/ cannot be written.
+    """
     for name, value in QUIET.items():
         os.environ.setdefault(name, value)
-    os.environ.setdefault("PREFECT_HOME", str(project / "store" / "prefect"))
+    home = Path(os.environ.setdefault("PREFECT_HOME", str(project / "store" / "prefect")))
+    try:
+        home.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise explain_os_error(error, home) from error
     binaries = str(Path(sys.executable).parent)
     if os.environ.get("PATH", "").split(os.pathsep)[0] != binaries:
         os.environ["PATH"] = os.pathsep.join(filter(None, [binaries, os.environ.get("PATH", "")]))

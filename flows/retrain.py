@@ -125,7 +125,8 @@ def _make_all(lines: Sequence[str]) -> dict[str, StageRun]:
         process.stop_all()  # Ctrl-C: the stages' threads return, and so can we
         raise
     states = [future.state for future in futures.values()]
-    causes = [state.result(raise_on_failure=False) for state in states if not state.is_completed()]
+    ended_badly = [state for state in states if state.is_failed() or state.is_crashed()]
+    causes = [state.result(raise_on_failure=False) for state in ended_badly]
     for cause in sorted(causes, key=lambda cause: not isinstance(cause, MalgilError)):
         if isinstance(cause, BaseException):
             raise cause
