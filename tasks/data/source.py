@@ -116,7 +116,11 @@ def _copy_audio(frame: pd.DataFrame, origin: Path, folder: Path) -> pd.DataFrame
 
 def _commands(frame: pd.DataFrame, manifest_path: Path) -> pd.DataFrame:
     """One row per sentence that has a tool call, for the language model."""
-    said = frame[(frame["tool_call"] != "") & (frame["joined"] == 1)].drop_duplicates("sentence_ids")
+    said = frame[(frame["tool_call"] != "") & (frame["joined"] == 1)]
+    # The same words in two splits belong to the first: what was trained on is no test.
+    said = said.iloc[said["split"].map(SPLITS.index).argsort(kind="stable")]
+    said = said[~said["transcript"].map(lambda text: unspaced(normalise(text))).duplicated()]
+    said = said.drop_duplicates("sentence_ids")
     rows = []
     for row in records(said):
         try:

@@ -64,6 +64,17 @@ def test_own_tool_calls_and_tools_are_taken(
     assert json.loads((folder / "tools.json").read_text()) == tools
 
 
+def test_a_command_said_in_two_splits_is_trained_on_and_not_tested(
+    recordings: pd.DataFrame, corpus_params: Corpus, tmp_path: Path
+) -> None:
+    again = recordings.iloc[[0]].assign(split="test_voices", transcript="거실불 켜줘.")
+    call = json.dumps({"name": "light", "arguments": {}})
+    folder = ingest(pd.concat([again, recordings]).assign(tool_call=call), corpus_params, tmp_path)
+    commands = pd.read_parquet(folder / "commands.parquet")
+    assert commands["split"].tolist() == ["train", "validation", "test", "test"]
+    assert commands["text"].tolist() == list(SENTENCES.values())
+
+
 def test_bad_audio_keeps_its_row_for_the_validation(
     recordings: pd.DataFrame, corpus_params: Corpus, tmp_path: Path
 ) -> None:
