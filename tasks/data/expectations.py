@@ -5,6 +5,7 @@ validation stage pays them. Its context is ephemeral: no folder, no telemetry, n
 the network).
 """
 
+import logging
 import os
 import re
 from collections.abc import Collection, Sequence
@@ -67,6 +68,8 @@ def run_expectations(frame: pd.DataFrame, rules: Sequence[RowRule]) -> list[Outc
     import great_expectations as gx
     from great_expectations.data_context.types.base import ProgressBarsConfig
 
+    # It sets this one logger to INFO itself and then tells of a temporary folder.
+    logging.getLogger(ProgressBarsConfig.__module__).setLevel(logging.WARNING)
     context = gx.get_context(mode="ephemeral")
     context.variables.progress_bars = ProgressBarsConfig(globally=False)
     positioned = frame.assign(row=range(len(frame)))

@@ -42,6 +42,22 @@ MEASURES = (
     "clipped_share",
 )
 BINS = {"measured_duration_s": 24, "characters_per_s": 24, "snr_db": 16, "silent_share": 20, "level_dbfs": 20}
+FOUND = {  # column: how a bad value of it is told
+    "empty_fields": "no {}",
+    "same_id_as": "also of {}",
+    "measured_rate_hz": "{:.0f} Hz",
+    "channels": "{:.0f} channels",
+    "measured_duration_s": "{:.2f} s",
+    "duration_error_s": "the manifest says {:+.2f} s",
+    "silent_share": "{:.0%} silent",
+    "clipped_share": "{:.1%} at full scale",
+    "text": "“{:.120}”",
+    "characters_per_s": "{:.1f} characters/s",
+    "same_audio_as": "the samples of {}",
+    "repeats": "as {}",
+    "leaks_sentence_of": "sentence of {}",
+    "leaks_speaker_of": "voice of {}",
+}
 log = logging.getLogger("malgil.validate")
 
 
@@ -115,7 +131,7 @@ def reasons_by_row(outcomes: Sequence[Outcome], rows: int) -> list[list[str]]:
 def quarantined(
     frame: pd.DataFrame, outcomes: Sequence[Outcome], reasons: Sequence[Sequence[str]], columns: Sequence[str]
 ) -> pd.DataFrame:
-    """The bad rows, worst first: the manifest's columns, measures, `reasons` ("silent, not_mono"), `details`."""
+    """The bad rows, worst first: manifest columns, measures, `reasons` ("silent, not_mono") and `details`."""
     details: dict[int, list[str]] = {}
     for outcome in outcomes:
         for row in outcome.failing_rows:
@@ -141,8 +157,7 @@ def describe(frame: pd.DataFrame, outcome: Outcome, row: int) -> str:
         return f"{frame['transcript'].iat[row]!r} is decomposed"
     if column == "tool_call_is_json":
         return repr(frame["tool_call"].iat[row])[:80]
-    value = frame[column].iat[row]
-    return f"{value:.4g}" if isinstance(value, float) else str(value)[:120]
+    return FOUND.get(column, "{!s:.120}").format(frame[column].iat[row])
 
 
 def summarise(
@@ -184,7 +199,8 @@ def histogram(values: pd.Series, bins: int) -> dict[str, list[float]]:
     finite = finite[np.isfinite(finite)]
     if not len(finite):
         return {"edges": [], "counts": []}
-    counts, edges = np.histogram(finite, bins=bins)
+    spread = (0.0, 1.0) if finite.min() >= 0.0 and finite.max() <= 1.0 else None  # a share: the whole scale
+    counts, edges = np.histogram(finite, bins=bins, range=spread)
     return {"edges": [float(edge) for edge in edges], "counts": [int(count) for count in counts]}
 
 

@@ -11,6 +11,7 @@ from tasks.data.charts import histogram
 from tasks.data.page import environment
 
 SHOWN = 200  # quarantined rows on the page; all are in the Parquet file
+SCHEMA = ("missing_column", "wrong_type")  # shown last when met: they are many and alike
 TITLES = {  # column: (title, unit)
     "measured_duration_s": ("Duration", "s"),
     "characters_per_s": ("Speech rate", "characters/s"),
@@ -37,6 +38,7 @@ def render(result: dict[str, Any], quarantine: pd.DataFrame) -> str:
         .get_template("validation.html.j2")
         .render(
             result=result,
+            answers=sorted(result["expectations"], key=lambda one: (one["passed"], one["name"] in SCHEMA)),
             passed=sum(answer["passed"] for answer in result["expectations"]),
             charts=charts,
             most=max(result["speakers"].values(), default=1),

@@ -38,8 +38,16 @@ class CorpusMaker:
         self.rows: list[dict] = []
         (folder / "audio").mkdir(parents=True)
 
-    def add(self, name: str = "", *, split: str = "train", audio: np.ndarray | None = None, suffix: str = "flac",
-            rate_hz: int = RATE_HZ, **fields: object) -> Path:
+    def add(
+        self,
+        name: str = "",
+        *,
+        split: str = "train",
+        audio: np.ndarray | None = None,
+        suffix: str = "flac",
+        rate_hz: int = RATE_HZ,
+        **fields: object,
+    ) -> Path:
         number = len(self.rows)
         name = name or f"u{number:04d}"
         generator = np.random.default_rng(number)
@@ -47,22 +55,24 @@ class CorpusMaker:
             audio = 0.1 * generator.standard_normal(RATE_HZ * 2)
         path = self.folder / "audio" / f"{name}-{number}.{suffix}"
         soundfile.write(path, audio, rate_hz, subtype="PCM_16")
-        text = "".join(SYLLABLES[number // 40 ** place % 40] for place in range(3)) + " 불 켜 줘"
-        self.rows.append({
-            "utterance_id": name,
-            "path": f"audio/{path.name}",
-            "sha256": hashlib.sha256(path.read_bytes()).hexdigest(),
-            "duration_s": len(audio) / rate_hz,
-            "sample_rate_hz": rate_hz,
-            "transcript": text,
-            "speaker": "unseen" if split == "test_voices" else "known",
-            "split": split,
-            "sentence_ids": f"s{number:05d}",
-            "joined": 1,
-            "snr_db": float("nan"),
-            "tool_call": json.dumps({"name": "set_light", "arguments": {"power": "on"}}),
-            **fields,
-        })
+        text = "".join(SYLLABLES[number // 40**place % 40] for place in range(3)) + " 불 켜 줘"
+        self.rows.append(
+            {
+                "utterance_id": name,
+                "path": f"audio/{path.name}",
+                "sha256": hashlib.sha256(path.read_bytes()).hexdigest(),
+                "duration_s": len(audio) / rate_hz,
+                "sample_rate_hz": rate_hz,
+                "transcript": text,
+                "speaker": "unseen" if split == "test_voices" else "known",
+                "split": split,
+                "sentence_ids": f"s{number:05d}",
+                "joined": 1,
+                "snr_db": float("nan"),
+                "tool_call": json.dumps({"name": "set_light", "arguments": {"power": "on"}}),
+                **fields,
+            }
+        )
         return path
 
     def good(self, per_split: int = 5) -> "CorpusMaker":
@@ -193,7 +203,9 @@ def quarantine(broken: tuple[dict, Path]) -> pd.DataFrame:
 
 
 @pytest.mark.parametrize(("name", "reasons"), EXPECTED.items())
-def test_each_fault_has_its_reason_and_no_other(quarantine: pd.DataFrame, name: str, reasons: set[str]) -> None:
+def test_each_fault_has_its_reason_and_no_other(
+    quarantine: pd.DataFrame, name: str, reasons: set[str]
+) -> None:
     assert set(quarantine.loc[name, "reasons"].split(", ")) == reasons
     assert all(f"{reason}: " in quarantine.loc[name, "details"] for reason in reasons)
 
@@ -207,7 +219,12 @@ def test_no_good_row_is_quarantined(quarantine: pd.DataFrame, broken: tuple[dict
 
 def test_leakage_takes_the_learning_side(broken: tuple[dict, Path]) -> None:
     good = pd.read_parquet(broken[1] / "manifest.parquet")
-    assert good["split"].value_counts().to_dict() == {"train": 6, "validation": 5, "test_sentences": 5, "test_voices": 5}
+    assert good["split"].value_counts().to_dict() == {
+        "train": 6,
+        "validation": 5,
+        "test_sentences": 5,
+        "test_voices": 5,
+    }
 
 
 def test_the_partner_of_a_leak_is_named(quarantine: pd.DataFrame) -> None:
@@ -257,8 +274,16 @@ def test_too_many_bad_rows_stop_the_road_and_leave_the_evidence(tmp_path: Path, 
     with pytest.raises(DataError) as caught:
         validate(params, corpus=maker.write(), out=out)
     message = str(caught.value)
-    for part in ("2 of 22 rows (9.1%)", "1 missing_file", "1 truncated_file", "gone [train]", "at most 2.0%",
-                 "validate.max_bad_share", str(out / "quarantine.parquet"), str(out / "report.html")):
+    for part in (
+        "2 of 22 rows (9.1%)",
+        "1 missing_file",
+        "1 truncated_file",
+        "gone [train]",
+        "at most 2.0%",
+        "validate.max_bad_share",
+        str(out / "quarantine.parquet"),
+        str(out / "report.html"),
+    ):
         assert part in message
     assert not (out / "manifest.parquet").exists()  # nothing may be trained on it
     assert set(pd.read_parquet(out / "quarantine.parquet")["utterance_id"]) == {"gone", "half"}
@@ -267,7 +292,9 @@ def test_too_many_bad_rows_stop_the_road_and_leave_the_evidence(tmp_path: Path, 
     assert (tmp_path / "elsewhere").read_text() == "an earlier result"
 
 
-@pytest.mark.parametrize(("left", "says"), [(0, "split test_voices is empty"), (3, "test_voices has 3 good rows of 3")])
+@pytest.mark.parametrize(
+    ("left", "says"), [(0, "split test_voices is empty"), (3, "test_voices has 3 good rows of 3")]
+)
 def test_a_split_with_too_few_rows_is_named(tmp_path: Path, params: Validate, left: int, says: str) -> None:
     maker = CorpusMaker(tmp_path / "corpus").good()
     maker.rows = maker.rows[: 15 + left]
