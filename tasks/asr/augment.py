@@ -1,9 +1,10 @@
-"""Training examples made on the fly: joined utterances, silence around them, noise, and small changes of the voice.
+"""Training examples made on the fly: joined utterances, silence around them, noise, and small changes of
+the voice.
 
-A recogniser trained on short clean clips breaks on a second of silence and on long audio; these are the examples that
-teach it both. An `Example` is a *plan* drawn from a random generator, so its length is known before any audio is
-touched, and `render` turns the same plan into the same samples every time: that is what makes training resumable.
-No files, no torch.
+A recogniser trained on short clean clips breaks on a second of silence and on long audio; these are the
+examples that teach it both. An `Example` is a *plan* drawn from a random generator, so its length is
+known before any audio is touched, and `render` turns the same plan into the same samples every time: that
+is what makes training resumable. No files, no torch.
 """
 
 from __future__ import annotations
@@ -34,6 +35,7 @@ class Augmentation:
     max_silence_s: float
     noise_share: float
     voice_share: float = 0.5  # examples with another speed and spectral tilt
+    longest_s: float = 16.0  # joining stops before an example would be longer
 
     def scaled(self, strength: float) -> Augmentation:
         """The same with every share and length multiplied by `strength` (0 to 1)."""
@@ -43,15 +45,20 @@ class Augmentation:
             max_silence_s=self.max_silence_s * strength,
             noise_share=self.noise_share * strength,
             voice_share=self.voice_share * strength,
+            longest_s=self.longest_s,
         )
 
 
-NO_AUGMENTATION = Augmentation(joined_share=0.0, max_joined=1, max_silence_s=0.0, noise_share=0.0, voice_share=0.0)
+NO_AUGMENTATION = Augmentation(
+    joined_share=0.0, max_joined=1, max_silence_s=0.0, noise_share=0.0, voice_share=0.0
+)
 
 
 @dataclass(frozen=True)
 class Example:
-    """The plan of one training example. `silences` (samples) surround the `parts` (utterance indices) one by one."""
+    """The plan of one training example. `silences` (samples) surround the `parts` (utterance indices) one
+    by one.
+    """
 
     parts: tuple[int, ...]
     silences: tuple[int, ...]
@@ -64,15 +71,24 @@ class Example:
 
 
 def draw_example(
-    parts: tuple[int, ...], lengths: np.ndarray[Any, np.dtype[np.int64]], how: Augmentation, rng: np.random.Generator
+    parts: tuple[int, ...],
+    lengths: np.ndarray[Any, np.dtype[np.int64]],
+    how: Augmentation,
+    rng: np.random.Generator,
 ) -> Example:
-    """Draws silence, noise and voice for the utterances `parts`; `lengths` holds every utterance's samples."""
+    """Draws silence, noise and voice for the utterances `parts`; `lengths` holds every utterance's samples.
+
+    Parts that would make the example longer than `how.longest_s` are left out, the first one never.
+    """
+    heard = np.cumsum([int(lengths[part]) for part in parts])
+    parts = parts[: max(1, int((heard <= how.longest_s * SAMPLE_RATE_HZ).sum()))]
     speed, tilt = 1.0, 0.0
     if rng.random() < how.voice_share:
         speed, tilt = float(rng.uniform(*_SPEED)), float(rng.uniform(-_TILT, _TILT))
     longest = int(how.max_silence_s * SAMPLE_RATE_HZ)
     around = rng.integers(0, longest + 1, size=2) * (rng.random(2) >= _PLAIN_SHARE)
     pauses = rng.integers(0, int(longest * _PAUSE_SHARE) + 1, size=len(parts) - 1)
+    pauses *= rng.random(len(parts) - 1) >= _PLAIN_SHARE
     snr_db = float(rng.uniform(*_SNR_DB)) if rng.random() < how.noise_share else None
     silences = (int(around[0]), *(int(pause) for pause in pauses), int(around[1]))
     return Example(
@@ -113,12 +129,16 @@ def coloured_noise(samples: int, colour: float, rng: np.random.Generator) -> Aud
     spectrum = np.fft.rfft(rng.standard_normal(samples))
     frequency = np.maximum(np.fft.rfftfreq(samples, 1 / SAMPLE_RATE_HZ), 50.0)
     noise = np.fft.irfft(spectrum * frequency**-colour, samples)
-    return (noise / (np.sqrt(np.mean(noise**2)) + 1e-12)).astype(np.float32)
+    scaled: Audio = (noise / (np.sqrt(np.mean(noise**2)) + 1e-12)).astype(np.float32)
+    return scaled
 
 
 def normalised(audio: Audio) -> Audio:
-    """Zero mean and unit variance over the utterance, as Wav2Vec2FeatureExtractor with `do_normalize` does."""
-    return ((audio - audio.mean()) / np.sqrt(audio.var() + 1e-7)).astype(np.float32)
+    """Zero mean and unit variance over the utterance, as Wav2Vec2FeatureExtractor with `do_normalize`
+    does.
+    """
+    scaled: Audio = ((audio - audio.mean()) / np.sqrt(audio.var() + 1e-7)).astype(np.float32)
+    return scaled
 
 
 def _resampled_length(samples: int, speed: float) -> int:

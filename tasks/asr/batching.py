@@ -1,8 +1,9 @@
 """Which utterances a training step sees, and padded batches with masks.
 
-Avoiding padding is the win on any machine, so examples are drawn in blocks, sorted by length inside the block and cut
-into batches of a number of *padded seconds*. The sequence of batches is a pure function of lengths, settings and seed:
-after a kill, planning again and skipping the steps already taken continues exactly.
+Avoiding padding is the win on any machine, so examples are drawn in blocks, sorted by length inside the
+block and cut into batches of a number of *padded seconds*. The sequence of batches is a pure function of
+lengths, settings and seed: after a kill, planning again and skipping the steps already taken continues
+exactly.
 """
 
 from __future__ import annotations
@@ -56,8 +57,8 @@ def plan_batches(
 ) -> Iterator[tuple[Example, ...]]:
     """Endless batches of examples, deterministic given the arguments.
 
-    The first `ramp_examples` are not augmented, and over as many again the augmentation grows to all of it: CTC leaves
-    its all-blank plateau on short clean clips.
+    The first `ramp_examples` are not augmented, and over as many again the augmentation grows to all of
+    it: CTC leaves its all-blank plateau on short clean clips.
     """
     rng = np.random.default_rng(seed)
     indices = _endless_permutations(len(lengths), rng)
@@ -76,7 +77,9 @@ def plan_batches(
 
 
 def cut_batches(examples: Sequence[Example], batch_seconds: float) -> list[tuple[Example, ...]]:
-    """Sorts by length and fills batches up to `batch_seconds` of padded audio; a longer example is a batch alone."""
+    """Sorts by length and fills batches up to `batch_seconds` of padded audio; a longer example is a
+    batch alone.
+    """
     budget = batch_seconds * SAMPLE_RATE_HZ
     batches: list[tuple[Example, ...]] = []
     current: list[Example] = []
@@ -91,7 +94,10 @@ def cut_batches(examples: Sequence[Example], batch_seconds: float) -> list[tuple
 
 
 def make_batch(
-    examples: tuple[Example, ...], store: AudioStore, labels_of: Callable[[tuple[int, ...]], list[int]], normalise: bool
+    examples: tuple[Example, ...],
+    store: AudioStore,
+    labels_of: Callable[[tuple[int, ...]], list[int]],
+    normalise: bool,
 ) -> Batch:
     """Renders and pads the examples; `labels_of` gives the label ids of the joined parts."""
     audio = [render(example, [store.clip(part) for part in example.parts]) for example in examples]
@@ -118,15 +124,18 @@ def pad(audio: Sequence[Audio]) -> tuple[torch.Tensor, torch.Tensor]:
 
 
 def ctc_loss(model: Any, batch: Batch) -> torch.Tensor:
-    """CTC loss of the batch (mean over utterances of loss per label, in nats); blank is the model's pad token."""
-    logits = model(batch.inputs, attention_mask=batch.mask if uses_mask(model) else None).logits
-    frames = model._get_feat_extract_output_lengths(batch.mask.sum(-1)).to(torch.long)
+    """CTC loss of the batch (mean over utterances of loss per label, in nats); blank is the model's pad
+    token.
+    """
+    mask = batch.mask.to(model.device)
+    logits = model(batch.inputs.to(model.device), attention_mask=mask if uses_mask(model) else None).logits
+    frames = model._get_feat_extract_output_lengths(mask.sum(-1)).to(torch.long)
     log_probabilities = F.log_softmax(logits.float(), dim=-1).transpose(0, 1)  # (frames, batch, vocabulary)
     return F.ctc_loss(
         log_probabilities,
-        batch.targets,
+        batch.targets.to(model.device),
         frames,
-        batch.target_lengths,
+        batch.target_lengths.to(model.device),
         blank=model.config.pad_token_id,
         zero_infinity=True,
     )

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from tasks.asr.model import Vocabulary
+from tasks.asr.checkpoint import Vocabulary
 
 
 def greedy_labels(logits: np.ndarray[Any, Any], blank_id: int = 0) -> list[int]:

@@ -1,4 +1,5 @@
-"""The steps of a CTC training: optimizer, schedule, resumable checkpoints, evaluation. Used by `pretrain` and `train`.
+"""The steps of a CTC training: optimizer, schedule, resumable checkpoints, evaluation. Used by `pretrain`
+and `train`.
 
 What is learned from and how it is judged come from the caller; nothing here knows Korean or espeak-ng.
 """
@@ -45,7 +46,9 @@ class Schedule:
 
 @dataclass
 class Outcome:
-    """What a training leaves: the losses' last average, the best score and its weights, seconds over all resumes."""
+    """What a training leaves: the losses' last average, the best score and its weights, seconds over all
+    resumes.
+    """
 
     step: int = 0
     loss: float = float("nan")
@@ -71,8 +74,8 @@ def train_steps(
 ) -> Outcome:
     """Trains `model` in place for `schedule.steps`, continuing from `state` where it has a checkpoint.
 
-    `evaluate` returns metrics whose "score" (lower is better) chooses the best weights. Raises `ArtifactError` when the
-    loss is not finite (through the tracker).
+    `evaluate` returns metrics whose "score" (lower is better) chooses the best weights. Raises
+    `ArtifactError` when the loss is not finite (through the tracker).
     """
     optimizer = torch.optim.AdamW(model.parameters(), lr=0.0, betas=_BETAS, weight_decay=_WEIGHT_DECAY)
     outcome = Outcome()

@@ -1,11 +1,13 @@
-"""Cross-lingual pre-training of `malgil-xlsr-mini`: a small wav2vec2 encoder that has heard twenty languages, no Korean.
+"""Cross-lingual pre-training of `malgil-xlsr-mini`: a small wav2vec2 encoder that has heard twenty
+languages, no Korean.
 
-    python -m tasks.asr.pretrain                  # settings: section `pretrain` of params.yaml; about 75 CPU-minutes
+    python -m tasks.asr.pretrain      # section `pretrain` of params.yaml; about 75 minutes of one core
 
-Pseudo-words are rendered by espeak-ng in the training voices (never the held-out ones), at random rate and pitch, and the
-encoder learns by CTC to write down espeak-ng's own IPA. Examples carry silence, noise and joined utterances, because
-those are what a recogniser fine-tuned from it has to bear. A killed run continues from its last checkpoint; the rendered
-speech is kept in the work folder until the end. Run by hand: it is not a stage of the road.
+Pseudo-words are rendered by espeak-ng in the training voices (never the held-out ones), at random rate
+and pitch, and the encoder learns by CTC to write down espeak-ng's own IPA. Examples carry silence, noise
+and joined utterances, because those are what a recogniser fine-tuned from it has to bear. A killed run
+continues from its last checkpoint; the rendered speech is kept in the work folder until the end. Run by
+hand: it is not a stage of the road.
 """
 
 from __future__ import annotations
@@ -29,15 +31,15 @@ from rapidfuzz.distance import Levenshtein
 from tasks.artifacts import digest_json, new_folder, read_json, sha256_file, write_json, write_parquet
 from tasks.asr.augment import Augmentation, normalised
 from tasks.asr.batching import AudioStore, buckets, pad, plan_batches
+from tasks.asr.checkpoint import Vocabulary, describe, fresh_model, mini_config, save_checkpoint, use_threads
 from tasks.asr.decode import greedy_labels
 from tasks.asr.loop import Outcome, Schedule, train_steps
-from tasks.asr.model import Vocabulary, describe, fresh_model, mini_config, save_checkpoint, use_threads
 from tasks.asr.pseudo import check_languages, pseudo_sentence
 from tasks.asr.resume import ResumableState
 from tasks.data.espeak import SAMPLE_RATE_HZ, Synthesiser
 from tasks.data.voices import PRETRAINING_VARIANTS, UNSEEN_VOICES
-from tasks.settings import Pretrain
 from tasks.progress import track
+from tasks.settings import Pretrain
 from tasks.stage import run_stage
 from tasks.tracking import JsonlTracker, read_history
 
@@ -50,7 +52,8 @@ _LONGEST_S = 7.0
 
 
 def pretrain(params: Pretrain, *, out_dir: Path, work_dir: Path) -> Path:
-    """Pre-trains the encoder and writes it with its provenance to `out_dir` (a Hugging Face folder); returns that.
+    """Pre-trains the encoder and writes it with its provenance to `out_dir` (a Hugging Face folder);
+    returns that.
 
     Raises `SettingsError` for Korean or an unknown language.
     """
@@ -63,7 +66,12 @@ def pretrain(params: Pretrain, *, out_dir: Path, work_dir: Path) -> Path:
     labels = [[ids[symbol] for symbol in ipa] for ipa in pool["ipa"]]
     held = min(_VALIDATION, len(labels) // 10)
     model = fresh_model(mini_config(len(vocabulary.symbols)), params.seed)
-    log.info("%d training utterances, %d symbols, %d parameters", len(labels) - held, len(ids), model.num_parameters())
+    log.info(
+        "%d training utterances, %d symbols, %d parameters",
+        len(labels) - held,
+        len(ids),
+        model.num_parameters(),
+    )
     training = AudioStore(store.flat, store.offsets[held:], store.lengths[held:])
     how = Augmentation(params.joined_share, params.max_joined, params.max_silence_s, params.noise_share)
     # `steps` is left out of the key: a run may be shortened or lengthened while it is under way.
@@ -116,7 +124,9 @@ def _render_pool(params: Pretrain, folder: Path) -> None:
             if not ipa or len(audio) > _LONGEST_S * SAMPLE_RATE_HZ:
                 continue
             (audio * 32767).astype(np.int16).tofile(stream)
-            rows.append({"language": language, "variant": variant, "text": text, "ipa": ipa, "samples": len(audio)})
+            rows.append(
+                {"language": language, "variant": variant, "text": text, "ipa": ipa, "samples": len(audio)}
+            )
     write_parquet(folder / "utterances.parquet", pd.DataFrame(rows))
 
 
@@ -131,7 +141,9 @@ def _symbol_error_rate(
         logits = model(inputs, attention_mask=mask).logits.numpy()
         frames = model._get_feat_extract_output_lengths(mask.sum(-1)).tolist()
         for row, index in enumerate(group):
-            edits += Levenshtein.distance(references[index], greedy_labels(logits[row, : int(frames[row])], blank_id))
+            edits += Levenshtein.distance(
+                references[index], greedy_labels(logits[row, : int(frames[row])], blank_id)
+            )
     rate = edits / max(1, sum(len(reference) for reference in references))
     return {"symbol_error_rate": rate, "score": rate}
 
@@ -163,6 +175,7 @@ def _provenance(
         "training": {
             "steps": outcome.step,
             "hours_heard_with_repeats": round(outcome.audio_s / 3600, 2),
+            "resumed_from_step": outcome.resumed_from,
             "seconds": round(outcome.seconds),
             "final_loss": outcome.loss,
             "validation": rows,
@@ -187,7 +200,9 @@ def _write(out_dir: Path, model: Any, vocabulary: Vocabulary, provenance: dict[s
 
 def _git_commit() -> str:
     try:
-        answer = subprocess.run(["git", "rev-parse", "HEAD"], capture_output=True, text=True, check=True, timeout=10)
+        answer = subprocess.run(
+            ["git", "rev-parse", "HEAD"], capture_output=True, text=True, check=True, timeout=10
+        )
     except (OSError, subprocess.SubprocessError) as error:
         log.info("no git commit is recorded: %s", error)
         return ""
@@ -199,7 +214,10 @@ def _cpu_name() -> str:
         lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
     except OSError:
         return platform.processor()
-    return next((line.partition(":")[2].strip() for line in lines if line.startswith("model name")), platform.processor())
+    return next(
+        (line.partition(":")[2].strip() for line in lines if line.startswith("model name")),
+        platform.processor(),
+    )
 
 
 if __name__ == "__main__":

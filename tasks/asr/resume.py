@@ -1,7 +1,8 @@
 """Resumable state of a training: what a killed run needs to continue to the same result.
 
-Outside a stage's outputs (DVC deletes those first), in `build/work/<stage>/`. The two newest checkpoints are kept, each
-with its SHA-256, so that a half-written or damaged one is noticed and the one before it is used.
+Outside a stage's outputs (DVC deletes those first), in `build/work/<stage>/`. The two newest checkpoints
+are kept, each with its SHA-256, so that a half-written or damaged one is noticed and the one before it is
+used.
 """
 
 from __future__ import annotations
@@ -22,7 +23,9 @@ _KEEP = 2
 
 
 class ResumableState:
-    """Checkpoints `step-<n>.pt` in `folder`, valid only for the same `key` (a digest of settings and inputs)."""
+    """Checkpoints `step-<n>.pt` in `folder`, valid only for the same `key` (a digest of settings and
+    inputs).
+    """
 
     def __init__(self, folder: Path, key: str) -> None:
         self.folder, self.key = folder, key
@@ -74,11 +77,17 @@ class ResumableState:
 
 
 def _random_states() -> dict[str, Any]:
-    kind, keys, position, has_gauss, cached = np.random.get_state()  # noqa: NPY002  transformers masks with it
+    kind, keys, position, has_gauss, cached = np.random.get_state()  # transformers masks with it
     version, internal, gauss = random.getstate()
     return {
         "torch": torch.get_rng_state(),
-        "numpy": [str(kind), torch.from_numpy(np.asarray(keys).astype(np.int64)), position, has_gauss, cached],
+        "numpy": [
+            str(kind),
+            torch.from_numpy(np.asarray(keys).astype(np.int64)),
+            position,
+            has_gauss,
+            cached,
+        ],
         "python": [version, list(internal), gauss],
     }
 
@@ -86,6 +95,6 @@ def _random_states() -> dict[str, Any]:
 def _set_random_states(states: dict[str, Any]) -> None:
     torch.set_rng_state(states["torch"])
     kind, keys, position, has_gauss, cached = states["numpy"]
-    np.random.set_state((kind, keys.numpy().astype(np.uint32), position, has_gauss, cached))  # noqa: NPY002
+    np.random.set_state((kind, keys.numpy().astype(np.uint32), position, has_gauss, cached))
     version, internal, gauss = states["python"]
     random.setstate((version, tuple(internal), gauss))

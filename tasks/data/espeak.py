@@ -1,7 +1,9 @@
-"""The espeak-ng engine of the `espeakng-loader` wheel, through ctypes: text to float32 audio at 16 kHz, text to IPA.
+"""The espeak-ng engine of the `espeakng-loader` wheel, through ctypes: text to float32 audio at 16 kHz,
+text to IPA.
 
-It renders *synthetic* speech and imitates nobody. It does not choose sentences or voices (see `tasks.data.voices`) and
-writes no files. Rendering is not bit-identical between processes: keep the audio, never compare re-rendered hashes.
+It renders *synthetic* speech and imitates nobody. It does not choose sentences or voices (see
+`tasks.data.voices`) and writes no files. Rendering is not bit-identical between processes: keep the
+audio, never compare re-rendered hashes.
 
     with Synthesiser() as synthesiser:
         audio = synthesiser.speak("거실 불 좀 켜 줘", voice="ko+f1", rate_wpm=175, pitch=50)   # (samples,)
@@ -33,7 +35,8 @@ _POS_CHARACTER = 1
 _PARAMETER_RATE, _PARAMETER_PITCH = 1, 3
 _IPA = 0x02
 _SEPARATOR = "_"
-# espeak-ng copies the data path into a fixed buffer; longer ones end the process (measured: about 155 characters).
+# espeak-ng copies the data path into a fixed buffer; longer ones end the process (measured: about 155
+# characters).
 _LONGEST_SAFE_PATH = 120
 
 _Callback = ctypes.CFUNCTYPE(ctypes.c_int, ctypes.POINTER(ctypes.c_short), ctypes.c_int, ctypes.c_void_p)
@@ -49,7 +52,9 @@ class Synthesiser:
     def __init__(self) -> None:
         self._library: Any = None
         self._chunks: list[np.ndarray[Any, np.dtype[np.int16]]] = []
-        self._callback = _Callback(self._collect)  # referenced here, or ctypes frees it while C still calls it
+        self._callback = _Callback(
+            self._collect
+        )  # referenced here, or ctypes frees it while C still calls it
         self._link_folder: Path | None = None
         self._voice = ""
         self._engine_rate_hz = 0
@@ -57,7 +62,9 @@ class Synthesiser:
     def __enter__(self) -> Self:
         global _engine_in_use
         if _engine_in_use:
-            raise DataError("a second Synthesiser", "espeak-ng keeps one engine per process", "reuse the open one")
+            raise DataError(
+                "a second Synthesiser", "espeak-ng keeps one engine per process", "reuse the open one"
+            )
         data = _data_folder()
         if len(str(data)) > _LONGEST_SAFE_PATH:
             self._link_folder = Path(tempfile.mkdtemp(prefix="malgil-"))
@@ -65,7 +72,9 @@ class Synthesiser:
             data = self._link_folder / "espeak-ng-data"
         self._library = ctypes.CDLL(espeakng_loader.get_library_path())
         self._library.espeak_TextToPhonemes.restype = ctypes.c_char_p
-        self._engine_rate_hz = self._library.espeak_Initialize(_SYNCHRONOUS, 0, str(data).encode(), _DONT_EXIT)
+        self._engine_rate_hz = self._library.espeak_Initialize(
+            _SYNCHRONOUS, 0, str(data).encode(), _DONT_EXIT
+        )
         if self._engine_rate_hz <= 0:
             self._remove_link()
             raise MissingDependencyError(
@@ -75,18 +84,23 @@ class Synthesiser:
         _engine_in_use = True
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
         global _engine_in_use
         self._library.espeak_Terminate()
         self._remove_link()
         self._voice = ""
         _engine_in_use = False
 
-    def speak(self, text: str, voice: str, rate_wpm: int = 175, pitch: int = 50) -> np.ndarray[Any, np.dtype[np.float32]]:
-        """Render `text`; returns float32 mono at 16 kHz, shape (samples,), in [-1, 1], the engine's own silence trimmed off.
+    def speak(
+        self, text: str, voice: str, rate_wpm: int = 175, pitch: int = 50
+    ) -> np.ndarray[Any, np.dtype[np.float32]]:
+        """Render `text`; returns float32 mono at 16 kHz, shape (samples,), in [-1, 1], the engine's own
+        silence trimmed off.
 
-        `voice` is `language` or `language+variant` ("ko+f1"). Raises `DataError` for an unknown voice, an empty text, or a
-        rate (words per minute) or pitch (0 to 99) out of range.
+        `voice` is `language` or `language+variant` ("ko+f1"). Raises `DataError` for an unknown voice, an
+        empty text, or a rate (words per minute) or pitch (0 to 99) out of range.
         """
         self._choose(voice)
         for value, (low, high), name in ((rate_wpm, RATE_WPM, "rate_wpm"), (pitch, PITCH, "pitch")):
@@ -99,11 +113,17 @@ class Synthesiser:
         encoded = text.encode() + b"\0"
         self._library.espeak_Synth(encoded, len(encoded), 0, _POS_CHARACTER, 0, _UTF8, None, None)
         if not self._chunks:
-            raise DataError(f"no speech for {text!r}", "the text needs something to say", "remove it from the corpus")
+            raise DataError(
+                f"no speech for {text!r}", "the text needs something to say", "remove it from the corpus"
+            )
         audio = np.concatenate(self._chunks).astype(np.float32) / 32768.0
-        audio = trim_silence(soxr.resample(audio, self._engine_rate_hz, SAMPLE_RATE_HZ, quality="HQ").astype(np.float32))
+        audio = trim_silence(
+            soxr.resample(audio, self._engine_rate_hz, SAMPLE_RATE_HZ, quality="HQ").astype(np.float32)
+        )
         if not len(audio):
-            raise DataError(f"only silence for {text!r} by {voice}", "the text needs something to say", "remove it")
+            raise DataError(
+                f"only silence for {text!r} by {voice}", "the text needs something to say", "remove it"
+            )
         return np.clip(audio, -1.0, 1.0)
 
     def phonemes(self, text: str, voice: str) -> list[list[str]]:
@@ -115,7 +135,9 @@ class Synthesiser:
         pointer = ctypes.c_char_p(text.encode())
         words: list[list[str]] = []
         while pointer.value:
-            clause = self._library.espeak_TextToPhonemes(ctypes.byref(pointer), _UTF8, _IPA | ord(_SEPARATOR) << 8)
+            clause = self._library.espeak_TextToPhonemes(
+                ctypes.byref(pointer), _UTF8, _IPA | ord(_SEPARATOR) << 8
+            )
             for word in (clause or b"").decode().split():
                 symbols = [_plain(symbol) for symbol in word.split(_SEPARATOR)]
                 if any(symbols):
@@ -124,17 +146,23 @@ class Synthesiser:
 
     def _choose(self, voice: str) -> None:
         if self._library is None:
-            raise DataError("the Synthesiser is closed", "it is a context manager", "use `with Synthesiser() as s:`")
+            raise DataError(
+                "the Synthesiser is closed", "it is a context manager", "use `with Synthesiser() as s:`"
+            )
         if voice == self._voice:
             return
         language, _, variant = voice.partition("+")
         # espeak-ng accepts an unknown variant silently and speaks with the default voice.
         if variant and variant not in variants():
             raise DataError(
-                f"voice {voice!r}", f"espeak-ng has no variant {variant!r}", "choose one of tasks/data/voices.py"
+                f"voice {voice!r}",
+                f"espeak-ng has no variant {variant!r}",
+                "choose one of tasks/data/voices.py",
             )
         if not language or self._library.espeak_SetVoiceByName(voice.encode()) != 0:
-            raise DataError(f"voice {voice!r}", f"espeak-ng has no language {language!r}", "correct the voice")
+            raise DataError(
+                f"voice {voice!r}", f"espeak-ng has no language {language!r}", "correct the voice"
+            )
         self._voice = voice
 
     def _collect(self, samples: Any, count: int, events: Any) -> int:
@@ -156,7 +184,9 @@ def variants() -> frozenset[str]:
 def trim_silence(
     audio: np.ndarray[Any, np.dtype[np.float32]], threshold: float = 1e-3, margin_s: float = 0.02
 ) -> np.ndarray[Any, np.dtype[np.float32]]:
-    """Cut leading and trailing samples below `threshold` (full scale 1), keeping `margin_s`; empty if nothing is louder."""
+    """Cut leading and trailing samples below `threshold` (full scale 1), keeping `margin_s`; empty if
+    nothing is louder.
+    """
     loud = np.flatnonzero(np.abs(audio) > threshold)
     if not len(loud):
         return audio[:0]
@@ -174,7 +204,9 @@ def _data_folder() -> Path:
 
 
 def _plain(symbol: str) -> str:
-    """An IPA symbol without what the ear hardly tells apart: stress, length, tone digits, ties and language switches."""
+    """An IPA symbol without what the ear hardly tells apart: stress, length, tone digits, ties and
+    language switches.
+    """
     if symbol.startswith("("):
         return ""
     return "".join(c for c in symbol if c not in "ˈˌːˑ-|͡‍.̩̯" and not c.isdigit() and not c.isspace())

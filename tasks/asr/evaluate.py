@@ -1,0 +1,227 @@
+"""Evaluation of the recogniser on the test splits: the checkpoint, and the ONNX file that ships.
+
+    python -m tasks.asr.evaluate
+
+Three conditions: `plain`; `silence` (digital silence added on both sides); `joined` (utterances of one
+speaker put one after the other, without a pause). Rates are pooled over utterances, except the one over
+unseen voices, which is the mean of the voices' rates: a speaker's utterances are not independent, and
+every voice counts alike. CER is without spaces unless its name says otherwise. The speech of the built-in
+corpus is synthetic: so are these numbers.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from tasks.artifacts import new_folder, sha256_file, write_json, write_parquet
+from tasks.asr.augment import Audio
+from tasks.asr.checkpoint import use_threads
+from tasks.asr.metrics import cer, edit_counts, wer
+from tasks.asr.model import OnnxRecogniser, Recogniser, TorchRecogniser
+from tasks.asr.prepared import PreparedSpeech, read_prepared
+from tasks.data.espeak import SAMPLE_RATE_HZ
+from tasks.errors import DataError
+from tasks.progress import Progress
+from tasks.settings import EvaluateAsr
+from tasks.stage import run_stage
+
+log = logging.getLogger("malgil.asr.evaluate")
+SPLITS = ("test_sentences", "test_voices")
+CONDITIONS = ("plain", "silence", "joined")
+_CHUNK = 32  # utterances between two words of progress
+
+
+@dataclass(frozen=True)
+class Item:
+    """One utterance under a condition, and the text it should give."""
+
+    condition: str
+    split: str
+    utterance_id: str
+    speaker: str
+    reference: str
+    audio: Audio
+
+
+def evaluate(
+    params: EvaluateAsr, *, checkpoint: Path, shipped: Path, prepared: Path, out_dir: Path
+) -> dict[str, Any]:
+    """Writes metrics.json and utterances.parquet to `out_dir`; returns the metrics.
+
+    Raises `DataError` for an empty test split, `ModelError` or `ArtifactError` for a recogniser that
+    cannot be read.
+    """
+    use_threads()
+    data = read_prepared(prepared)
+    items = [item for split in SPLITS for item in items_of(data, split, params)]
+    onnx = OnnxRecogniser(shipped)
+    systems: dict[str, tuple[Recogniser, str]] = {
+        "checkpoint": (
+            TorchRecogniser(checkpoint, params.batch_seconds),
+            sha256_file(checkpoint / "model.safetensors"),
+        ),
+        "onnx_int8": (onnx, onnx.sha256),
+    }
+    metrics: dict[str, Any] = {"normaliser": data.normaliser, "synthetic": True}
+    tables = []
+    for name, (recogniser, sha256) in systems.items():
+        began = time.monotonic()
+        table = run_system(name, recogniser, items)
+        seconds = time.monotonic() - began
+        table["sha256"] = sha256
+        tables.append(table)
+        speech_s = sum(len(item.audio) for item in items) / SAMPLE_RATE_HZ
+        metrics[name] = {
+            **rates(table),
+            "times_real_time": round(speech_s / max(seconds, 1e-9), 1),
+            "sha256": sha256,
+        }
+    with new_folder(out_dir) as folder:
+        write_json(folder / "metrics.json", metrics)
+        write_parquet(folder / "utterances.parquet", pd.concat(tables, ignore_index=True))
+    return metrics
+
+
+def items_of(data: PreparedSpeech, split: str, params: EvaluateAsr) -> list[Item]:
+    """The utterances of a test split under the three conditions."""
+    rows, store = data.split(split)
+    ids, speakers, texts = (rows[name].tolist() for name in ("utterance_id", "speaker", "text"))
+    clips = [store.clip(index) for index in range(len(rows))]
+    silence = np.zeros(int(params.silence_s * SAMPLE_RATE_HZ), dtype=np.float32)
+    items = []
+    for index, clip in enumerate(clips):
+        said = (split, ids[index], speakers[index], texts[index])
+        items.append(Item("plain", *said, clip))
+        items.append(Item("silence", *said, np.concatenate([silence, clip, silence])))
+    for group in joined_groups(speakers, params.joined):
+        items.append(
+            Item(
+                "joined",
+                split,
+                "+".join(ids[index] for index in group),
+                speakers[group[0]],
+                " ".join(texts[index] for index in group),
+                np.concatenate([clips[index] for index in group]),
+            )
+        )
+    return items
+
+
+def joined_groups(speakers: Sequence[str], size: int) -> list[list[int]]:
+    """Indices in groups of `size` utterances of one speaker, in their order; what is left over stays out.
+
+    Raises `DataError` when no speaker has enough.
+    """
+    by_speaker: dict[str, list[int]] = {}
+    for index, speaker in enumerate(speakers):
+        by_speaker.setdefault(speaker, []).append(index)
+    groups = [
+        own[start : start + size]
+        for own in by_speaker.values()
+        for start in range(0, len(own) - size + 1, size)
+    ]
+    if groups:
+        return groups
+    # Few utterances of many speakers (a small run): speakers are mixed rather than the condition left out.
+    mixed = [list(range(start, start + size)) for start in range(0, len(speakers) - size + 1, size)]
+    if not mixed:
+        raise DataError(
+            f"a test split of {len(speakers)} utterances",
+            f"needs at least evaluate_asr.joined = {size} to join",
+            "raise corpus.test_utterances or lower evaluate_asr.joined in params.yaml",
+        )
+    return mixed
+
+
+def run_system(name: str, recogniser: Recogniser, items: Sequence[Item]) -> pd.DataFrame:
+    """One row per item with the hypothesis, its edits and characters (both without spaces)."""
+    # By length, so that a chunk pads little; the rows come back in the items' order.
+    order = sorted(range(len(items)), key=lambda i: len(items[i].audio))
+    hypotheses = [""] * len(items)
+    with Progress(f"evaluate asr {name}", len(items), "utterances") as progress:
+        for start in range(0, len(order), _CHUNK):
+            chunk = order[start : start + _CHUNK]
+            for index, text in zip(
+                chunk, recogniser.transcribe([items[i].audio for i in chunk]), strict=True
+            ):
+                hypotheses[index] = text
+            progress.advance(len(chunk))
+    rows = []
+    for item, hypothesis in zip(items, hypotheses, strict=True):
+        counts = edit_counts("".join(item.reference.split()), "".join(hypothesis.split()))
+        rows.append(
+            {
+                "system": name,
+                "condition": item.condition,
+                "split": item.split,
+                "utterance_id": item.utterance_id,
+                "speaker": item.speaker,
+                "reference": item.reference,
+                "hypothesis": hypothesis,
+                "edits": counts.edits,
+                "characters": counts.reference,
+            }
+        )
+    return pd.DataFrame(rows)
+
+
+def rates(table: pd.DataFrame) -> dict[str, Any]:
+    """The rates of one system from its table (see the module's docstring), as fractions. Pure."""
+    plain = table[table["condition"] == "plain"]
+    sentences, voices = (plain[plain["split"] == split] for split in SPLITS)
+    by_voice = {
+        str(speaker): _cer(own)
+        for part in (sentences, voices)
+        for speaker, own in part.groupby("speaker", sort=True)
+    }
+    unseen = sorted(set(voices["speaker"]))
+    silent, joined = (table[table["condition"] == condition] for condition in ("silence", "joined"))
+    return {
+        "cer_unseen_sentences": _cer(sentences),
+        "cer_unseen_voices": sum(by_voice[str(speaker)] for speaker in unseen) / len(unseen),
+        "wer_unseen_sentences": _wer(sentences),
+        "wer_unseen_voices": sum(_wer(own) for _, own in voices.groupby("speaker")) / len(unseen),
+        "cer_with_spaces_unseen_sentences": _cer(sentences, spaces=True),
+        "cer_with_spaces_unseen_voices": _cer(voices, spaces=True),
+        "cer_by_voice": by_voice,
+        "unseen_voices": [str(speaker) for speaker in unseen],
+        "cer_with_silence": _cer(silent[silent["split"] == SPLITS[0]]),
+        "cer_with_silence_unseen_voices": _cer(silent[silent["split"] == SPLITS[1]]),
+        "cer_joined": _cer(joined[joined["split"] == SPLITS[0]]),
+        "cer_joined_unseen_voices": _cer(joined[joined["split"] == SPLITS[1]]),
+        "n_unseen_sentences": len(sentences),
+        "n_unseen_voices": len(voices),
+        "n_joined": int((joined["split"] == SPLITS[0]).sum()),
+    }
+
+
+def _cer(rows: pd.DataFrame, spaces: bool = False) -> float:
+    return cer(rows["reference"].tolist(), rows["hypothesis"].tolist(), spaces)
+
+
+def _wer(rows: pd.DataFrame) -> float:
+    return wer(rows["reference"].tolist(), rows["hypothesis"].tolist())
+
+
+if __name__ == "__main__":
+    raise SystemExit(
+        run_stage(
+            __spec__.name,
+            "evaluate_asr",
+            evaluate,
+            inputs={
+                "checkpoint": Path("build/asr/checkpoint"),
+                "shipped": Path("build/asr/shipped"),
+                "prepared": Path("build/prepared/asr"),
+            },
+            outputs={"out_dir": Path("build/asr/evaluation")},
+        )
+    )

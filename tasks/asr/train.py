@@ -1,0 +1,222 @@
+"""Fine-tuning of the recogniser: a pre-trained wav2vec2 encoder under a new Korean jamo head, all layers,
+with CTC.
+
+    python -m tasks.asr.train
+
+Works from any wav2vec2-style encoder (folder or Hub id), as one fine-tunes XLSR. Examples are joined,
+surrounded by silence and mixed with noise on the fly. The checkpoint is the one with the best validation
+CER; the last one lies beside the history. A killed run continues from `build/work/train_asr` to the same
+result.
+"""
+
+from __future__ import annotations
+
+import logging
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import torch
+
+from tasks.artifacts import digest_folder, digest_json, new_folder, sha256_file, write_json
+from tasks.asr.augment import Augmentation
+from tasks.asr.batching import AudioStore, plan_batches
+from tasks.asr.checkpoint import (
+    Checkpoint,
+    Vocabulary,
+    describe,
+    load_encoder,
+    normalises,
+    save_checkpoint,
+    use_threads,
+)
+from tasks.asr.loop import Outcome, Schedule, train_steps
+from tasks.asr.metrics import cer, wer
+from tasks.asr.model import recognise
+from tasks.asr.prepared import PreparedSpeech, read_prepared
+from tasks.asr.resume import ResumableState
+from tasks.data.espeak import SAMPLE_RATE_HZ
+from tasks.errors import DataError
+from tasks.settings import TrainAsr
+from tasks.stage import run_stage
+from tasks.tracking import JsonlTracker
+
+log = logging.getLogger("malgil.asr.train")
+_EVALUATION_BATCH_S = 40.0
+
+
+def train(
+    params: TrainAsr, *, prepared: Path, out_dir: Path, training_dir: Path, work_dir: Path
+) -> dict[str, Any]:
+    """Fine-tunes and writes `out_dir` (best checkpoint) and `training_dir` (history.jsonl, result.json,
+    last/).
+
+    Returns the content of result.json. Raises `DataError` (an empty split, characters outside the
+    vocabulary), `ModelError` (no usable encoder), `ArtifactError` (the encoder is not the one its
+    provenance names; divergence).
+    """
+    use_threads()
+    data = read_prepared(prepared)
+    vocabulary = Vocabulary.of_jamo()
+    rows, store = data.split("train")
+    heard, heard_store = data.split("validation")
+    labels = encode_all(rows, vocabulary)
+    encode_all(heard, vocabulary)
+    key = _digest(params, data)
+    model = load_encoder(params.encoder, vocabulary, params.seed, params.from_scratch)
+    model.to("cuda" if torch.cuda.is_available() else "cpu")
+    normalise = normalises(params.encoder)
+    log.info("%d utterances, %.2f hours, %d parameters", len(rows), _hours(store), model.num_parameters())
+    how = Augmentation(params.joined_share, params.max_joined, params.max_silence_s, params.noise_share)
+    state = ResumableState(work_dir / "checkpoints", key)
+    history = work_dir / "history.jsonl"
+    space = vocabulary.encode(" ")
+
+    def labels_of(parts: tuple[int, ...]) -> list[int]:
+        joined = list(labels[parts[0]])
+        for part in parts[1:]:
+            joined += space + labels[part]
+        return joined
+
+    outcome = train_steps(
+        model,
+        plan_batches(store.lengths, how, params.batch_seconds, params.seed),
+        store,
+        labels_of,
+        Schedule(
+            params.steps,
+            params.learning_rate,
+            params.warmup_share,
+            params.checkpoint_every,
+            params.evaluate_every,
+        ),
+        state,
+        lambda resume_step: JsonlTracker(history, resume_step),
+        lambda current: validation_rates(Checkpoint(current, vocabulary, normalise, {}), heard, heard_store),
+        "train asr",
+        normalise,
+    )
+    about = {
+        "kind": "ctc recogniser",
+        "sample_rate_hz": SAMPLE_RATE_HZ,
+        "units": "jamo",
+        "do_normalize": normalise,
+        "normaliser": data.normaliser,
+        "encoder": params.encoder,
+        "from_scratch": params.from_scratch,
+        "training_digest": key,
+        "best_step": outcome.best_step,
+    }
+    result = _result(outcome, model, store, about)
+    _write(out_dir, training_dir, model, vocabulary, outcome, about, result, history)
+    state.clear()
+    return result
+
+
+def encode_all(rows: pd.DataFrame, vocabulary: Vocabulary) -> list[list[int]]:
+    """Labels of every transcript. Raises one `DataError` naming the utterances and characters that do not
+    fit.
+    """
+    encoded, problems = [], []
+    for utterance_id, text in zip(rows["utterance_id"], rows["text"], strict=True):
+        try:
+            encoded.append(vocabulary.encode(text))
+        except DataError as error:
+            problems.append(f"{utterance_id}: {error.what}")
+    if problems:
+        raise DataError(
+            f"{len(problems)} transcripts are outside the vocabulary; {'; '.join(problems[:5])}",
+            "only Hangul and spaces can be learned",
+            "spell out digits and Latin letters in the manifest, or remove the rows",
+        )
+    return encoded
+
+
+def validation_rates(checkpoint: Checkpoint, rows: pd.DataFrame, store: AudioStore) -> dict[str, float]:
+    """CER without spaces (also the score that chooses the best checkpoint), CER with spaces and WER."""
+    audio = [store.clip(index) for index in range(len(rows))]
+    hypotheses = recognise(checkpoint, audio, _EVALUATION_BATCH_S)
+    references = rows["text"].tolist()
+    rate = cer(references, hypotheses)
+    return {
+        "validation_cer": rate,
+        "validation_cer_with_spaces": cer(references, hypotheses, spaces=True),
+        "validation_wer": wer(references, hypotheses),
+        "score": rate,
+    }
+
+
+def _digest(params: TrainAsr, data: PreparedSpeech) -> str:
+    """Names the training: its settings, its data and its encoder."""
+    encoder = Path(params.encoder)
+    return digest_json(
+        {
+            "params": params.model_dump(exclude={"checkpoint_every"}),
+            "rows": sha256_file(data.folder / "utterances.parquet"),
+            "audio": sha256_file(data.folder / "audio.npy"),
+            "encoder": digest_folder(encoder) if encoder.is_dir() else params.encoder,
+        }
+    )
+
+
+def _result(outcome: Outcome, model: Any, store: AudioStore, about: dict[str, Any]) -> dict[str, Any]:
+    return {
+        "steps": outcome.step,
+        "best_step": outcome.best_step,
+        "best_validation_cer": outcome.best_score,
+        "final_loss": outcome.loss,
+        "seconds": round(outcome.seconds, 1),
+        "resumed_from_step": outcome.resumed_from,
+        "training_hours": round(_hours(store), 3),
+        "hours_heard": round(outcome.audio_s / 3600, 3),
+        "times_real_time": round(outcome.audio_s / max(outcome.seconds, 1e-9), 1),
+        "device": str(model.device),
+        "threads": torch.get_num_threads(),
+        "parameters": describe(model)["parameters"],
+        **about,
+    }
+
+
+def _write(
+    out_dir: Path,
+    training_dir: Path,
+    model: Any,
+    vocabulary: Vocabulary,
+    outcome: Outcome,
+    about: dict[str, Any],
+    result: dict[str, Any],
+    history: Path,
+) -> None:
+    """The last weights first, then the best; each folder appears whole or not at all."""
+    with new_folder(training_dir) as folder:
+        (folder / "history.jsonl").write_bytes(history.read_bytes())
+        write_json(folder / "result.json", result)
+        last = folder / "last"
+        last.mkdir()
+        save_checkpoint(last, model, vocabulary, {**about, "step": outcome.step}, about["do_normalize"])
+        if outcome.best_weights:
+            model.load_state_dict(outcome.best_weights)
+        with new_folder(out_dir) as best:
+            save_checkpoint(
+                best, model, vocabulary, {**about, "step": outcome.best_step}, about["do_normalize"]
+            )
+
+
+def _hours(store: AudioStore) -> float:
+    return float(store.lengths.sum()) / SAMPLE_RATE_HZ / 3600
+
+
+if __name__ == "__main__":
+    raise SystemExit(
+        run_stage(
+            __spec__.name,
+            "train_asr",
+            train,
+            inputs={"prepared": Path("build/prepared/asr")},
+            outputs={
+                "out_dir": Path("build/asr/checkpoint"),
+                "training_dir": Path("build/asr/training"),
+                "work_dir": Path("build/work/train_asr"),
+            },
+        )
+    )
