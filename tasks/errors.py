@@ -102,8 +102,8 @@ def explain_os_error(error: OSError, path: Path | str | None = None) -> MalgilEr
     if error.errno == errno.ENOENT:
         return ArtifactError(
             f"{where} does not exist",
-            "an input of this step is missing",
-            "run the stages before it (`malgil run` or `dvc repro`), or correct the path",
+            "it is needed here",
+            "run the stages before this one (`malgil run` or `dvc repro`), or correct the path",
         )
     return ArtifactError(
         f"{where}: {error.strerror or error}",
