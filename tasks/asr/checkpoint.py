@@ -23,7 +23,7 @@ from tasks.data.espeak import SAMPLE_RATE_HZ
 from tasks.errors import ArtifactError, DataError, ModelError
 
 log = logging.getLogger("malgil.asr.checkpoint")
-disable_progress_bar()  # a small model loads at once, and bars fill the logs of a stage
+disable_progress_bar()  # type: ignore[no-untyped-call]  # a small model loads at once, and bars fill the logs of a stage
 BLANK, SPACE, UNKNOWN = "[PAD]", "|", "[UNK]"
 # Every modern Hangul jamo in canonical decomposition (NFD): 19 initials, 21 vowels, 27 finals.
 JAMO = tuple(
