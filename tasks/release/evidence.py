@@ -22,6 +22,8 @@ Line = Literal["asr", "llm"]
 ASR_SYSTEM = "onnx_int8"
 ONNX = "model.int8.onnx"
 
+SHOWN_CHECKS = 5  # of those that failed
+
 log = logging.getLogger(__name__)
 
 
@@ -95,10 +97,12 @@ def llm_evidence(build_dir: Path, sums: Mapping[str, str], quantisation: str) ->
     _same_bytes(measured, sums[served], served, metrics_path)
     verification = read_json(build_dir / "llm/verification.json")
     failed = [
-        f"{c.get('name')} ({Path(c.get('file') or '').name}): {c.get('detail')}"
+        f"{c.get('name')} ({Path(c.get('file') or '').name}): {str(c.get('detail'))[:200]}"
         for c in verification.get("checks", [])
         if not c.get("ok")
     ]
+    if len(failed) > SHOWN_CHECKS:
+        failed = [*failed[:SHOWN_CHECKS], f"and {len(failed) - SHOWN_CHECKS} more"]
     if not verification.get("ok") and not failed:
         failed = ["verification.json does not say ok"]
     return LlmEvidence(

@@ -34,7 +34,7 @@ def record(
         tags={
             "malgil.line": facts["line"],
             "malgil.verdict": decision.verdict,
-            "malgil.reasons": json.dumps(decision.reasons, ensure_ascii=False)[:8000],
+            "malgil.reasons": json.dumps(decision.reasons, ensure_ascii=False),
         },
         params={
             "who": _who(),
@@ -48,12 +48,12 @@ def record(
     return registry.ensure_run(experiment(registry), entry)
 
 
-def find(registry: Registry, key: str) -> tuple[str, list[str]] | None:
-    """Verdict and reasons of a finished entry; None if there is none."""
+def find(registry: Registry, key: str) -> tuple[str, list[str], str] | None:
+    """Verdict, reasons and run id of a finished entry; None if there is none."""
     run = registry.find_run(experiment(registry), key)
     if run is None or run.info.status != "FINISHED":
         return None
-    return run.data.params["verdict"], json.loads(run.data.tags["malgil.reasons"])
+    return run.data.params["verdict"], json.loads(run.data.tags["malgil.reasons"]), str(run.info.run_id)
 
 
 def _who() -> str:

@@ -100,9 +100,9 @@ def data_md5s(lock: Mapping[str, Any], prefix: str) -> dict[str, str]:
     found = {
         path: str(entry["md5"])
         for name in wanted
-        for part in stages[name]
+        for kind, part in enumerate(stages[name])
         for path, entry in part.items()
-        if "md5" in entry and path.split("/")[0] not in CODE
+        if "md5" in entry and path.split("/")[0] not in CODE and (kind == 0 or path.startswith(prefix))
     }
     return dict(sorted(found.items()))
 

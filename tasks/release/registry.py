@@ -10,6 +10,7 @@ MLflow is imported when a `Registry` is made: it takes seconds.
 import logging
 import os
 import sqlite3
+import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -115,6 +116,9 @@ class Registry:
                 os.environ.setdefault(name, value)
             import mlflow
             from mlflow import MlflowClient
+
+            for talker in ("mlflow", "alembic"):
+                logging.getLogger(talker).setLevel(logging.WARNING)
 
             mlflow.set_tracking_uri(self.uri)  # or MLflow makes an mlflow.db in the current folder
             mlflow.set_registry_uri(self.uri)
@@ -268,6 +272,13 @@ class Registry:
                 self.client.set_registered_model_alias(model, f"previous-{alias}", str(current.number))
             self.client.set_registered_model_alias(model, alias, str(number))
 
+    def attach(self, run_id: str, path: Path) -> None:
+        """Adds a file to a finished run, unless one of its name and size is there."""
+        with explained(self.uri):
+            there = {entry.path: entry.file_size for entry in self.client.list_artifacts(run_id)}
+            if there.get(path.name) != path.stat().st_size:
+                self.client.log_artifact(run_id, str(path))
+
     def _artifacts(self, experiment: str) -> str | None:
         if "://" in self.params.artifacts:
             return f"{self.params.artifacts.rstrip('/')}/{experiment}"
@@ -289,7 +300,9 @@ def _dataset_input(data: DataInput) -> Any:
     from mlflow.data.pandas_dataset import from_pandas
     from mlflow.entities import DatasetInput, InputTag
 
-    dataset = from_pandas(data.frame, source=str(data.source), name=data.name, digest=data.digest)
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="The specified dataset source can be interpreted")
+        dataset = from_pandas(data.frame, source=str(data.source), name=data.name, digest=data.digest)
     return DatasetInput(dataset._to_mlflow_entity(), [InputTag("mlflow.data.context", "training")])
 
 
