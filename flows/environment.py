@@ -21,8 +21,8 @@ QUIET = {
     "HF_HUB_DISABLE_TELEMETRY": "1",
     "RAY_USAGE_STATS_ENABLED": "0",
     "TOKENIZERS_PARALLELISM": "false",
-    # the flow's log lines go to the UI under the logger "malgil"
-    "PREFECT_LOGGING_EXTRA_LOGGERS": "malgil",
+    # the flow's log lines go to the UI under these loggers
+    "PREFECT_LOGGING_EXTRA_LOGGERS": "malgil,tasks",
     "PREFECT_LOGGING_TO_API_WHEN_MISSING_FLOW": "ignore",
     # a stage's output is a file of the pipeline, so Prefect keeps no copy of a result
     "PREFECT_RESULTS_PERSIST_BY_DEFAULT": "false",

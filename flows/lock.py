@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import datetime
 from pathlib import Path
+from typing import Any
 
 from tasks.errors import ConflictError, explain_os_error
 
@@ -81,7 +82,7 @@ def _open() -> int:
         raise explain_os_error(error, LOCK) from error
 
 
-def _read(descriptor: int) -> dict[str, object]:
+def _read(descriptor: int) -> dict[str, Any]:
     try:
         value = json.loads(os.pread(descriptor, 1 << 16, 0) or b"{}")
     except ValueError:
@@ -89,7 +90,7 @@ def _read(descriptor: int) -> dict[str, object]:
     return value if isinstance(value, dict) else {}
 
 
-def _conflict(holder: dict[str, object]) -> ConflictError:
+def _conflict(holder: dict[str, Any]) -> ConflictError:
     pid, started = holder.get("pid", "?"), holder.get("started", "?")
     return ConflictError(
         f"another `malgil run` is at work in this project (pid {pid}, since {started})",

@@ -12,7 +12,7 @@ import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import BinaryIO, NamedTuple
+from typing import Any, BinaryIO, NamedTuple
 
 from tasks.errors import explain_os_error
 
@@ -54,7 +54,7 @@ def run(
         os.close(read_fd)
         if write_fd >= 0:
             os.close(write_fd)
-    said = json.loads(report) if report else {"code": code, "peak_rss_mb": 0.0}
+    said: dict[str, Any] = json.loads(report) if report else {"code": code, "peak_rss_mb": 0.0}
     return Finished(said["code"], time.monotonic() - began, said["peak_rss_mb"], _stopping.is_set())
 
 
@@ -116,14 +116,14 @@ def _spawn(
     child = subprocess.Popen(
         [sys.executable, "-I", "-S", str(WATCHDOG), str(report_fd), *command],
         stdin=subprocess.PIPE,
-        stdout=output,  # type: ignore[call-overload]
+        stdout=output,
         stderr=subprocess.STDOUT,
         start_new_session=True,
         pass_fds=() if report_fd <= 2 else (report_fd,),
         env=dict(environment),
     )
     _children.add(child)
-    return child  # type: ignore[no-any-return]
+    return child
 
 
 def _forget(child: Child | None) -> None:

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any, Literal
 from uuid import UUID
 
-from prefect import flow, get_client, get_run_logger, runtime, task
+from prefect import State, flow, get_client, get_run_logger, runtime, task
 from prefect.artifacts import create_markdown_artifact
 from prefect.cache_policies import NO_CACHE
 from prefect.futures import PrefectFuture
@@ -32,6 +32,7 @@ from tasks.artifacts import write_json
 from tasks.errors import MalgilError
 from tasks.params import RESOLVED
 from tasks.release import release
+from tasks.release.release import Line, ReleaseResult
 from tasks.settings import Params
 
 BUILD, STORE, REPORT = Path("build"), Path("store"), Path("build/report.html")
@@ -46,30 +47,20 @@ def _may_pass(_task: Any, _run: Any, state: Any) -> bool:
 
 # Prefect decides when. Whether a stage is fresh is DVC's alone, so nothing is cached or persisted here.
 make_stage = task(
-    steps.make,
-    name="stage",
-    task_run_name="{stage}",
-    tags=["dvc"],
-    cache_policy=NO_CACHE,
-    persist_result=False,
-)
-decide_line = task(
-    release.decide_line,
-    name="decide_line",
-    task_run_name="decide-{line}",
-    cache_policy=NO_CACHE,
-    persist_result=False,
+    name="stage", task_run_name="{stage}", tags=["dvc"], cache_policy=NO_CACHE, persist_result=False
+)(steps.make)
+decide_line = task(name="decide", task_run_name="decide-{line}", cache_policy=NO_CACHE, persist_result=False)(
+    release.decide_line
 )
 publish_line = task(
-    release.publish_line,
-    name="publish_line",
+    name="publish",
     retries=2,
     retry_delay_seconds=5,
     retry_condition_fn=_may_pass,
     cache_policy=NO_CACHE,
     persist_result=False,
-)
-register_line = task(release.register_line, name="register_line", cache_policy=NO_CACHE, persist_result=False)
+)(release.publish_line)
+register_line = task(name="register", cache_policy=NO_CACHE, persist_result=False)(release.register_line)
 
 
 @flow(name="retrain", flow_run_name="retrain-{line}", persist_result=False, log_prints=False)
@@ -90,7 +81,7 @@ def retrain(
     settings.load(quick=quick, sets=overrides or ())  # every mistake at once, before anything starts
     with hold_run_lock() as lock, _ended(lock):
         steps.clear_stale_locks()
-        lines = ("asr", "llm") if line == "all" else (line,)
+        lines: tuple[Line, ...] = ("asr", "llm") if line == "all" else (line,)
         began = time.monotonic()
         params = _settle(quick, overrides or [])
         stages = _make_all(lines)
@@ -109,7 +100,7 @@ def _settle(quick: bool, overrides: Sequence[str]) -> Params:
     return settings.load(RESOLVED)
 
 
-def _make_all(lines: Sequence[str]) -> dict[str, StageRun]:
+def _make_all(lines: Sequence[Line]) -> dict[str, StageRun]:
     """Every stage that the lines need, the two lines side by side; the first failure once all have ended."""
     futures: dict[str, PrefectFuture[StageRun]] = {}
     one_line = steps.threads(1)
@@ -141,12 +132,12 @@ def _chain(
 ) -> list[PrefectFuture[StageRun]]:
     """Submits stages, each after the one before; returns what to wait for next."""
     for stage in stages:
-        futures[stage] = make_stage.submit(stage, environment, wait_for=after)
+        futures[stage] = make_stage.submit(stage, environment, wait_for=after, return_state=False)
         after = [futures[stage]]
     return after
 
 
-def _release(line: str, params: Params) -> Any:
+def _release(line: Line, params: Params) -> ReleaseResult:
     """Decide, publish, register: one line after the other, since both write the same store."""
     judgement = decide_line(line, params, build_dir=BUILD, store_dir=STORE)
     published = publish_line(judgement, params, build_dir=BUILD, store_dir=STORE)
@@ -154,7 +145,7 @@ def _release(line: str, params: Params) -> Any:
     return register_line(judgement, published, params, build_dir=BUILD, store_dir=STORE, flow_run_id=run_id)
 
 
-def _report(params: Params, results: dict[str, Any], stages: dict[str, StageRun]) -> Path:
+def _report(params: Params, results: dict[Line, ReleaseResult], stages: dict[str, StageRun]) -> Path:
     """Writes the report and puts it beside the MLflow runs; a report of the same results stays as it is."""
     unchanged = all(stage.fresh for stage in stages.values()) and REPORT.is_file() and _told(results)
     if not unchanged:
@@ -164,14 +155,14 @@ def _report(params: Params, results: dict[str, Any], stages: dict[str, StageRun]
 
 
 @task(name="report", cache_policy=NO_CACHE, persist_result=False)
-def write_report_task(stages: dict[str, StageRun], results: dict[str, Any]) -> None:
+def write_report_task(stages: dict[str, StageRun], results: dict[Line, ReleaseResult]) -> None:
     """Writes build/report.html."""
     from tasks.report import write_report
 
     write_report(BUILD, results, {name: stage.summary() for name, stage in stages.items()}, REPORT)
 
 
-def _told(results: dict[str, Any]) -> bool:
+def _told(results: dict[Line, ReleaseResult]) -> bool:
     """Whether the last summary, and so its report, has these results."""
     try:
         before = json.loads(SUMMARY.read_text("utf-8"))["release"]
@@ -203,7 +194,7 @@ def crash(flow_run_id: UUID) -> None:
     from prefect.client.schemas.filters import FlowRunFilter, FlowRunFilterId
     from prefect.exceptions import ObjectNotFound
 
-    state = Crashed(message="The process of this run was killed.")
+    state: State[None] = Crashed(message="The process of this run was killed.")
     with get_client(sync_client=True) as client:
         try:
             if client.read_flow_run(flow_run_id).state.is_final():  # type: ignore[union-attr]

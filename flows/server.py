@@ -70,7 +70,10 @@ def find_or_start() -> Api:
         # Registered before Prefect is imported, so it runs after Prefect has sent its last states and logs.
         atexit.register(process.stop, child)
     os.environ["PREFECT_API_URL"] = url
-    return Api(url, child)
+    api = Api(url, child)
+    if child is None:
+        api.wait()
+    return api
 
 
 def running_up() -> str | None:

@@ -10,11 +10,14 @@ import subprocess
 from collections.abc import Mapping
 from importlib import metadata
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from flows.steps import StageRun
 from tasks.artifacts import read_json
 from tasks.settings import Params
+
+if TYPE_CHECKING:
+    from tasks.release.release import Line, ReleaseResult
 
 SUMMARY = Path("build/summary.json")
 ASR_KEYS = (
@@ -45,7 +48,7 @@ PACKAGES = (
 def build_summary(
     build: Path,
     params: Params,
-    results: Mapping[str, Mapping[str, Any]],
+    results: "Mapping[Line, ReleaseResult]",
     stages: Mapping[str, StageRun],
     report: Path,
     *,

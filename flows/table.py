@@ -14,7 +14,7 @@ class Section(NamedTuple):
 
     title: str
     header: Row
-    rows: list[Row]
+    rows: Sequence[Row]
 
 
 def sections(summary: Mapping[str, Any]) -> list[Section]:
