@@ -141,7 +141,7 @@ def make_app(hub: Hub) -> FastAPI:
         if kind == "tag":
             return tag(repo, request.method, ref, json.loads(body or b"{}"))
         if kind == "commit":
-            return commit(repo, f"{ns}/{name}", ref, body)
+            return commit(repo, f"{request.base_url}{ns}/{name}", ref, body)
         if not (head := repo.resolve(ref)):
             return unknown()
         files = repo.commits[head]
@@ -208,7 +208,7 @@ def make_app(hub: Hub) -> FastAPI:
             else:
                 files.pop(value["path"], None)
         repo.branches[ref] = oid = repo.commit(files, head)
-        return {"commitUrl": f"http://hub/{name}/commit/{oid}", "commitOid": oid, "success": True}
+        return {"commitUrl": f"{name}/commit/{oid}", "commitOid": oid, "success": True}
 
     @app.post("/api/models/{ns}/{name}/paths-info/{ref}")
     async def paths_info(request: Request, ns: str, name: str, ref: str) -> Any:
