@@ -26,7 +26,7 @@ from tasks.params import load
 
 LOGS = Path("build/logs")
 POOL = "malgil"
-START_S = 180.0
+START_S = 300.0
 log = logging.getLogger("malgil")
 
 
@@ -53,7 +53,7 @@ class Servers:
                 )
 
     def wait_for(self, url: str) -> None:
-        """Returns when `url` answers; raises if a server ends or three minutes pass."""
+        """Returns when `url` answers; raises if a server ends or five minutes pass."""
         deadline = time.monotonic() + START_S
         while not answers(url):
             self.check()

@@ -6,8 +6,12 @@ One thread per library: the machine's cores are for the children that the slow t
 import atexit
 import os
 import shutil
+import subprocess
 import tempfile
+from collections.abc import Callable
 from pathlib import Path
+
+import pytest
 
 from flows.environment import QUIET
 
@@ -36,3 +40,34 @@ for name in (
 ):
     os.environ.pop(name, None)
 (HOMES / "prefect").mkdir()
+
+ROOT = Path(__file__).parents[1]
+
+
+@pytest.fixture(scope="session")
+def copy_project() -> Callable[[Path], Path]:
+    """Copies the project's files (committed or not, nothing ignored) and its base model to a new folder."""
+
+    def copy(target: Path) -> Path:
+        listed = ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"]
+        names = subprocess.run(listed, cwd=ROOT, check=True, capture_output=True, text=True).stdout.split(
+            "\0"
+        )
+        for name in filter(None, names):
+            if (ROOT / name).is_file():  # not what was deleted and is not committed yet
+                (target / name).parent.mkdir(parents=True, exist_ok=True)
+                shutil.copy2(ROOT / name, target / name)
+        wheels = target / "store/wheels"
+        wheels.mkdir(parents=True)
+        for wheel in (ROOT / "store/wheels").glob("*.whl"):
+            shutil.copy2(wheel, wheels)
+        subprocess.run(["git", "init", "-q", str(target)], check=True)
+        return target
+
+    return copy
+
+
+@pytest.fixture(scope="session")
+def project_environment() -> dict[str, str]:
+    """The environment of a user in a project copy: Prefect's home is the project's own store/."""
+    return {name: value for name, value in os.environ.items() if not name.startswith("PREFECT_HOME")}

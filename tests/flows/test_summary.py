@@ -1,0 +1,140 @@
+"""The summary of a run, against its documented schema, and the table made of it."""
+
+import copy
+import json
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import pytest
+from jsonschema import Draft202012Validator, ValidationError
+
+from flows import summary as summaries
+from flows.steps import StageRun
+from flows.table import as_markdown, print_table, sections
+from tasks.params import load
+
+ROOT = Path(__file__).parents[2]
+SCHEMA = json.loads((ROOT / "docs/reference/summary.schema.json").read_text("utf-8"))
+RATES = {
+    "cer_unseen_sentences": 0.0312,
+    "cer_unseen_voices": 0.0633,
+    "wer_unseen_sentences": 0.11,
+    "wer_unseen_voices": 0.17,
+    "cer_by_voice": {"ko+f2": 0.03, "ko+max": 0.07},
+    "cer_with_silence": 0.033,
+    "cer_joined": 0.035,
+    "n_unseen_sentences": 300,
+}
+LLM = {
+    "exact_match": {"base": 0.0, "merged": 0.97, "Q8_0": 0.9667, "Q4_K_M": 0.91},
+    "bytes": {"base": 269_000_000, "merged": 269_000_000, "Q8_0": 145_000_000, "Q4_K_M": 105_000_000},
+    "tokens_per_s": {"base": 30.0, "merged": 31.0, "Q8_0": 120.4, "Q4_K_M": 99.0},
+    "n": 300,
+}
+RESULT = {
+    "verdict": "promote",
+    "reasons": ["every floor is met", "no version serves yet"],
+    "version": 3,
+    "alias": "staging",
+    "published": "store/published/malgil-asr/3",
+    "repository": "malgil-asr",
+    "revision": "3",
+    "run_id": "abc",
+    "already": False,
+}
+
+SHOWN = (
+    *("synthetic speech", "3.12%", "6.33%", "ko+max", "96.67%", "145.0", "120", "88.00%", "12.5", "cached"),
+    *(
+        "promote",
+        "reject",
+        "every floor is met",
+        "store/published/malgil-asr/3",
+        "staging",
+        "build/report.html",
+    ),
+)
+
+
+@pytest.fixture
+def build(tmp_path: Path) -> Path:
+    """The files of a finished run that a summary is made of."""
+    frame = pd.DataFrame({"duration_s": [1800.0, 900.0, 900.0], "speaker": ["a", "a", "b"]})
+    for folder in ("validated", "corpus", "asr/evaluation", "llm/evaluation", "road"):
+        (tmp_path / folder).mkdir(parents=True)
+    frame.to_parquet(tmp_path / "validated/manifest.parquet")
+    frame.head(2).to_parquet(tmp_path / "validated/quarantine.parquet")
+    frame.to_parquet(tmp_path / "corpus/commands.parquet")
+    asr = {"checkpoint": RATES, "onnx_int8": RATES, "normaliser": "ko-1"}
+    road = {"exact_match_unseen_sentences": 0.93, "exact_match_unseen_voices": 0.88, "asr": "x", "llm": "y"}
+    for name, value in {"asr/evaluation": asr, "llm/evaluation": LLM, "road": road}.items():
+        (tmp_path / name / "metrics.json").write_text(json.dumps(value))
+    return tmp_path
+
+
+def summarise(build: Path) -> dict[str, Any]:
+    stages = {"corpus": StageRun(12.5, 210.0, False), "train_asr": StageRun(0.07, 0.0, True, fresh=True)}
+    params = load(ROOT / "params.yaml")
+    results: Any = {"asr": RESULT, "llm": {**RESULT, "verdict": "reject", "version": None, "alias": None}}
+    made = summaries.build_summary(build, params, results, stages, Path("build/report.html"), wall_s=61.0)
+    return dict(json.loads(json.dumps(made, allow_nan=False)))
+
+
+def test_a_summary_has_what_its_schema_says(build: Path) -> None:
+    made = summarise(build)
+    Draft202012Validator(SCHEMA).validate(made)
+    assert made["data"] == {"utterances": 3, "hours": 1.0, "voices": 2, "quarantined": 2, "synthetic": True}
+    assert made["asr"]["onnx_int8"]["cer_by_voice"] == {"ko+f2": 0.03, "ko+max": 0.07}
+    assert made["llm"]["exact_match"]["Q8_0"] == 0.9667 and made["llm"]["serves"] == "Q8_0"
+    assert made["stages"]["corpus"] == {"seconds": 12.5, "peak_rss_mb": 210.0, "cached": False}
+    assert made["versions"]["prefect"] and made["versions"]["python"].startswith("3.")
+    assert made["machine"]["cores"] >= 1
+
+
+def test_every_key_of_a_summary_is_documented(build: Path) -> None:
+    made = summarise(build)
+    assert set(made) == set(SCHEMA["properties"])
+    page = (ROOT / "docs/reference/summary.md").read_text("utf-8")
+    for key in made:
+        assert f"`{key}`" in page, f"docs/reference/summary.md does not say what `{key}` is"
+
+
+@pytest.mark.parametrize(
+    ("path", "value"),
+    [
+        (("data", "synthetic"), "yes"),
+        (("asr", "checkpoint", "cer_unseen_voices"), "6%"),
+        (("llm", "exact_match", "Q8_0"), 97),
+        (("release", "asr", "verdict"), "maybe"),
+        (("stages", "corpus", "cached"), None),
+    ],
+)
+def test_the_schema_refuses(build: Path, path: tuple[str, ...], value: Any) -> None:
+    made = copy.deepcopy(summarise(build))
+    inner = made
+    for key in path[:-1]:
+        inner = inner[key]
+    inner[path[-1]] = value
+    with pytest.raises(ValidationError):
+        Draft202012Validator(SCHEMA).validate(made)
+
+
+def test_a_line_that_never_ran_is_null(build: Path) -> None:
+    (build / "llm/evaluation/metrics.json").unlink()
+    (build / "road/metrics.json").unlink()
+    made = summarise(build)
+    Draft202012Validator(SCHEMA).validate(made)
+    assert made["llm"] is None and made["end_to_end"] is None
+    assert [section.title for section in sections(made) if "Language" in section.title] == []
+
+
+def test_the_table_shows_every_figure_and_says_synthetic(
+    build: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", "160")
+    made = summarise(build)
+    print_table(made)
+    printed, markdown = capsys.readouterr().out, as_markdown(made)
+    assert [part for part in SHOWN if part not in printed] == []
+    assert [part for part in SHOWN if part not in markdown] == []
