@@ -23,14 +23,14 @@ log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
-class TestSet:
+class Questions:
     """Where today's test items are: the prepared data, and which of them the challenger answered."""
 
     prepared: Path
     items: tuple[Answer, ...]
 
 
-Ask = Callable[[Path, TestSet, Params], tuple[Answer, ...]]
+Ask = Callable[[Path, Questions, Params], tuple[Answer, ...]]
 """Answers a test set with the files of a published version."""
 
 
@@ -38,7 +38,7 @@ def champion_answers(
     line: Line,
     folder: Path,
     artifact: str,
-    tests: TestSet,
+    tests: Questions,
     params: Params,
     kept: Path,
     ask: Ask | None = None,
@@ -67,7 +67,7 @@ def champion_answers(
     return answers
 
 
-def ask_recogniser(folder: Path, tests: TestSet, params: Params) -> tuple[Answer, ...]:
+def ask_recogniser(folder: Path, tests: Questions, params: Params) -> tuple[Answer, ...]:
     """Transcribes today's plain test utterances with a published ONNX file."""
     from tasks.asr.evaluate import SPLITS, items_of, run_system
     from tasks.asr.model import OnnxRecogniser
@@ -83,7 +83,7 @@ def ask_recogniser(folder: Path, tests: TestSet, params: Params) -> tuple[Answer
     )
 
 
-def ask_engine(folder: Path, tests: TestSet, params: Params) -> tuple[Answer, ...]:
+def ask_engine(folder: Path, tests: Questions, params: Params) -> tuple[Answer, ...]:
     """Answers today's test examples with a published GGUF, its own template, system prompt and tools."""
     from jinja2.sandbox import ImmutableSandboxedEnvironment
 

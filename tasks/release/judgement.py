@@ -12,7 +12,7 @@ from typing import TypedDict, cast
 
 from tasks.artifacts import digest_json
 from tasks.release import ledger
-from tasks.release.champion import Ask, TestSet, champion_answers
+from tasks.release.champion import Ask, Questions, champion_answers
 from tasks.release.decide import AsrEvidence, Decision, LlmEvidence, Verdict, decide_asr, decide_llm
 from tasks.release.evidence import (
     Line,
@@ -174,7 +174,7 @@ def _champion_evidence(
     published = published_of(champion)
     publisher = make_publisher(published.target, params.publish, store_dir)
     folder = publisher.fetch(published.repository, published.revision)
-    tests = TestSet(build_dir / "prepared", mine.answers)
+    tests = Questions(build_dir / "prepared", mine.answers)
     kept = store_dir / "champions"
     artifact = judgement.keys["champion"]
     answers = champion_answers(judgement.line, folder, artifact, tests, params, kept, ask)

@@ -119,7 +119,7 @@ def empty_store(tmp_path_factory):
 
 
 @pytest.fixture
-def project(tmp_path, monkeypatch, empty_store):
+def project(tmp_path, monkeypatch):
     """A project folder, made the current one; its build/ holds one run of both lines."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
@@ -137,9 +137,15 @@ def project(tmp_path, monkeypatch, empty_store):
     write_asr(build)
     write_llm(build)
     write_road(build)
-    (tmp_path / "store").mkdir()
-    shutil.copyfile(empty_store, tmp_path / "store/mlflow.db")
     return tmp_path
+
+
+@pytest.fixture
+def store(project, empty_store):
+    """The project with an empty MLflow store."""
+    (project / "store").mkdir()
+    shutil.copyfile(empty_store, project / "store/mlflow.db")
+    return project
 
 
 @pytest.fixture

@@ -33,7 +33,7 @@ def version(params, alias="staging", model="malgil-asr"):
     return Registry(params.registry).by_alias(model, alias)
 
 
-def test_a_good_version_is_published_registered_and_staged(project, params):
+def test_a_good_version_is_published_registered_and_staged(store, params):
     result = run("asr", params)
     assert (result["verdict"], result["version"], result["alias"]) == ("promote", 1, "staging")
     assert result["reasons"][0] == "every floor holds and no version serves yet"
@@ -55,7 +55,7 @@ def test_a_good_version_is_published_registered_and_staged(project, params):
     assert not Path("mlflow.db").exists() and not Path("mlruns").exists()
 
 
-def test_the_run_holds_params_history_data_artifacts_and_the_logged_model(project, params):
+def test_the_run_holds_params_history_data_artifacts_and_the_logged_model(store, params):
     result = run("asr", params)
     client = Registry(params.registry).client
     found = client.get_run(result["run_id"])
@@ -76,7 +76,7 @@ def test_the_run_holds_params_history_data_artifacts_and_the_logged_model(projec
     assert Path("store/mlflow-artifacts").is_dir()
 
 
-def test_the_language_model_is_released_with_its_tools_and_system_prompt(project, params):
+def test_the_language_model_is_released_with_its_tools_and_system_prompt(store, params):
     result = run("llm", params)
     folder = Path(result["published"])
     about = json.loads((folder / "malgil.json").read_text())
@@ -85,7 +85,7 @@ def test_the_language_model_is_released_with_its_tools_and_system_prompt(project
     assert version(params, model="malgil-llm").number == 1
 
 
-def test_a_second_run_with_nothing_changed_does_nothing_and_says_the_same(project, params):
+def test_a_second_run_with_nothing_changed_does_nothing_and_says_the_same(store, params):
     first = run("asr", params)
     before = {p: p.stat().st_mtime_ns for p in Path("store/published").rglob("*")}
     began = time.monotonic()
@@ -96,7 +96,7 @@ def test_a_second_run_with_nothing_changed_does_nothing_and_says_the_same(projec
     assert len(runs(params)) == 1 and len(runs(params, "-releases")) == 1
 
 
-def test_a_better_version_takes_the_alias_and_the_one_before_stays_reachable(project, params):
+def test_a_better_version_takes_the_alias_and_the_one_before_stays_reachable(store, params):
     first = run("asr", params)
     write_asr(Path("build"), weights=b"onnx v2", cer=0.02, edits=lambda n: 0)
     write_road(Path("build"))
@@ -110,7 +110,7 @@ def test_a_better_version_takes_the_alias_and_the_one_before_stays_reachable(pro
     assert ledger["2"]["from"] == "1" and "from" not in ledger["1"]
 
 
-def test_a_worse_version_is_rejected_and_leaves_only_a_run_and_a_ledger_entry(project, params):
+def test_a_worse_version_is_rejected_and_leaves_only_a_run_and_a_ledger_entry(store, params):
     run("asr", params)
     write_asr(Path("build"), weights=b"onnx v2", edits=lambda n: 3)
     write_road(Path("build"))
@@ -127,7 +127,7 @@ def test_a_worse_version_is_rejected_and_leaves_only_a_run_and_a_ledger_entry(pr
     assert len(runs(params)) == 2 and len(runs(params, "-releases")) == 2
 
 
-def test_an_inconclusive_version_is_kept_without_the_alias_once(project, params):
+def test_an_inconclusive_version_is_kept_without_the_alias_once(store, params):
     run("asr", params)
     write_asr(Path("build"), weights=b"onnx v2", edits=lambda n: 2 if n % 20 < 6 else 0)
     write_road(Path("build"))
@@ -137,7 +137,7 @@ def test_an_inconclusive_version_is_kept_without_the_alias_once(project, params)
     assert run("asr", params) == {**result, "already": True}
 
 
-def test_a_failed_verification_refuses_publishing(project, params):
+def test_a_failed_verification_refuses_publishing(store, params):
     write_llm(Path("build"), ok=False)
     result = run("llm", params)
     assert result["verdict"] == "reject"
@@ -147,7 +147,7 @@ def test_a_failed_verification_refuses_publishing(project, params):
     assert not Path("store/published").exists()
 
 
-def test_other_rules_judge_the_same_bytes_again_without_a_new_version(project, params):
+def test_other_rules_judge_the_same_bytes_again_without_a_new_version(store, params):
     run("asr", params)
     result = run("asr", with_section(params, "decide", max_cer_unseen_voices=0.001))
     assert (result["verdict"], result["already"]) == ("reject", False)
@@ -163,7 +163,7 @@ KILLS = {
 
 
 @pytest.mark.parametrize("when", KILLS)
-def test_killed_while_registering_and_started_again(project, params, monkeypatch, when):
+def test_killed_while_registering_and_started_again(store, params, monkeypatch, when):
     class Killed(BaseException):
         pass
 
@@ -185,7 +185,7 @@ def test_killed_while_registering_and_started_again(project, params, monkeypatch
     assert len(runs(params, "-releases")) == 1
 
 
-def test_a_changed_test_set_asks_the_champion_again_once(project, params):
+def test_a_changed_test_set_asks_the_champion_again_once(store, params):
     run("asr", params)
     write_asr(Path("build"), weights=b"onnx v2", reference="안방 불 꺼 줘", edits=lambda n: 0)
     write_road(Path("build"))
@@ -202,19 +202,19 @@ def test_a_changed_test_set_asks_the_champion_again_once(project, params):
     assert "0.00% against 5.00%" in first.decision.reasons[1]
 
 
-def test_other_bytes_than_those_measured_are_not_judged(project, params):
+def test_other_bytes_than_those_measured_are_not_judged(store, params):
     Path("build/asr/shipped/model.int8.onnx").write_bytes(b"tampered")
     with pytest.raises(ArtifactError, match="byte for byte"):
         run("asr", params)
 
 
-def test_a_road_measured_with_other_files_does_not_count(project, params):
+def test_a_road_measured_with_other_files_does_not_count(store, params):
     write_asr(Path("build"), weights=b"onnx v2")
     result = run("asr", params)
     assert any("not measured through these files" in reason for reason in result["reasons"])
 
 
-def test_a_champion_that_was_tampered_with_is_not_compared_with(project, params):
+def test_a_champion_that_was_tampered_with_is_not_compared_with(store, params):
     first = run("asr", params)
     (Path(first["published"]) / "evaluation/metrics.json").write_text("{}")
     write_asr(Path("build"), weights=b"onnx v2")
@@ -222,14 +222,14 @@ def test_a_champion_that_was_tampered_with_is_not_compared_with(project, params)
         run("asr", params)
 
 
-def test_missing_evidence_names_the_file(project, params):
+def test_missing_evidence_names_the_file(store, params):
     Path("build/llm/verification.json").unlink()
     with pytest.raises(ArtifactError, match=r"verification\.json does not exist"):
         run("llm", params)
     assert not Path("store/published").exists()
 
 
-def test_a_locked_store_says_so(project, params, monkeypatch):
+def test_a_locked_store_says_so(store, params, monkeypatch):
     import sqlite3
 
     run("asr", params)
@@ -242,7 +242,7 @@ def test_a_locked_store_says_so(project, params, monkeypatch):
     assert run("asr", params)["already"]
 
 
-def test_a_damaged_and_an_unreachable_store_say_so(project, params, monkeypatch):
+def test_a_damaged_and_an_unreachable_store_say_so(store, params, monkeypatch):
     Path("store/mlflow.db").write_bytes(b"no database at all" * 100)
     with pytest.raises(PublishError, match="is damaged"):
         run("asr", params)
@@ -252,7 +252,7 @@ def test_a_damaged_and_an_unreachable_store_say_so(project, params, monkeypatch)
         run("asr", params)
 
 
-def test_the_report_is_attached_once(project, params):
+def test_the_report_is_attached_once(store, params):
     results = {"asr": run("asr", params)}
     Path("report.html").write_text("<html>", encoding="utf-8")
     steps.attach_report(results, Path("report.html"), params)

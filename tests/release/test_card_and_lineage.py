@@ -1,0 +1,100 @@
+"""What a version says of itself: the card, its front matter, its lineage."""
+
+import subprocess
+from pathlib import Path
+
+import pytest
+from huggingface_hub import ModelCard
+from ruamel.yaml import YAML
+
+from tasks.artifacts import read_json
+from tasks.release.card import write_card
+from tasks.release.decide import Decision, Road
+from tasks.release.lineage import Lineage, data_md5s, read_git, read_lineage
+from tests.release.conftest import LOCK, with_section
+
+DECISION = Decision("promote", ("every floor holds and no version serves yet", "CER: 3.00% ≤ 4.00%"))
+LINEAGE = Lineage("c0ffee", True, "d1", "d2", "d3", {"build/corpus": "md5-1"})
+
+
+def card(line, params, **changes):
+    metrics = read_json(Path(f"build/{line}/evaluation/metrics.json"))
+    options = {
+        "decision": DECISION,
+        "metrics": metrics,
+        "lineage": LINEAGE,
+        "artifact": "a1",
+        "road": Road(0.9, 0.8),
+    }
+    options |= {"unseen_voices": frozenset({"ko+m9"}), "served": "malgil-llm-Q8_0.gguf"}
+    return write_card(line, params, **options | changes)
+
+
+def test_the_recogniser_card_is_one_the_hub_reads(project, params):
+    text = card("asr", params)
+    data = ModelCard(text).data
+    assert (data.language, data.license, data.pipeline_tag) == (
+        "ko",
+        "apache-2.0",
+        "automatic-speech-recognition",
+    )
+    rates = {r.metric_name: r.metric_value for r in data.eval_results}
+    assert rates["CER, unseen sentences and voices"] == 0.04
+    assert data.base_model is None  # a local folder is nothing the Hub can link to
+    assert "**Synthetic speech only.**" in text
+    assert "| ko+m9 | unseen | 4.00% |" in text and "| ko+f1 | known | 3.00% |" in text
+    assert "git `c0ffee` with uncommitted changes" in text and "| `build/corpus` | md5 `md5-1` |" in text
+    assert "80.00%" in text and "espeak-ng" in text
+
+
+def test_the_language_model_card_names_its_base_and_every_file(project, params):
+    text = card("llm", params)
+    data = ModelCard(text).data
+    assert data.base_model == "HuggingFaceTB/SmolLM2-135M-Instruct" and data.pipeline_tag == "text-generation"
+    assert "| Q8_0 (serves) | 97.00% | 10 |" in text and "Apache-2.0" in text
+
+
+@pytest.mark.parametrize("line", ["asr", "llm"])
+def test_own_data_is_neither_called_synthetic_nor_given_a_licence(project, params, line):
+    own = with_section(params, "corpus", source="manifest", manifest="mine.parquet")
+    text = card(line, own)
+    data = ModelCard(text).data
+    assert data.license == "other" and "synthetic-data" not in data.tags
+    assert "Synthetic" not in text.partition("## Limits")[0]
+
+
+def test_a_base_model_of_the_hub_is_linked(project, params):
+    other = with_section(params, "base_llm", model="Qwen/Qwen2.5-0.5B")
+    data = ModelCard(card("llm", other)).data
+    assert data.base_model == "Qwen/Qwen2.5-0.5B" and data.license == "other"
+
+
+@pytest.mark.parametrize("line", ["asr", "llm"])
+def test_the_same_release_gives_the_same_card(project, params, line):
+    assert card(line, params) == card(line, params)
+    assert card(line, params, road=None) != card(line, params)
+
+
+def test_lineage_follows_the_line_upwards_through_data_alone():
+    lock = YAML(typ="safe").load(LOCK)
+    assert list(data_md5s(lock, "build/asr/")) == ["build/asr/shipped", "build/corpus", "build/prepared/asr"]
+    assert list(data_md5s(lock, "build/llm/")) == ["build/corpus", "build/llm/gguf", "build/prepared/llm"]
+    assert data_md5s({"stages": {}}, "build/asr/") == {}
+
+
+def test_git_commit_and_uncommitted_changes(tmp_path):
+    git = ["git", "-C", str(tmp_path), "-c", "user.name=t", "-c", "user.email=t@t"]
+    assert read_git(tmp_path) == ("unknown", False)
+    subprocess.run([*git, "init", "-q"], check=True)
+    (tmp_path / "file").write_text("1")
+    subprocess.run([*git, "add", "."], check=True)
+    subprocess.run([*git, "commit", "-qm", "one"], check=True)
+    commit, dirty = read_git(tmp_path)
+    assert len(commit) == 40 and not dirty
+    (tmp_path / "file").write_text("2")
+    assert read_git(tmp_path) == (commit, True)
+
+
+def test_what_is_not_there_is_unknown(tmp_path):
+    lineage = read_lineage("asr", tmp_path / "build", tmp_path)
+    assert (lineage.dvc_lock, lineage.params, lineage.constraints, lineage.data) == (*["unknown"] * 3, {})

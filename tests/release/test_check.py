@@ -1,0 +1,75 @@
+"""Real models: what is published loads, what is cut off does not, and a champion answers a new test set."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from tasks.artifacts import read_json, sha256_file, write_json, write_parquet
+from tasks.errors import ArtifactError, ModelError
+from tasks.release.champion import Questions, ask_recogniser
+from tasks.release.check import engine_loads, recogniser_loads
+
+
+@pytest.fixture(scope="module")
+def shipped(tmp_path_factory):
+    """A tiny untrained recogniser, exported as the pipeline does."""
+    from tasks.asr.checkpoint import Vocabulary, fresh_model, mini_config, save_checkpoint
+    from tasks.asr.export import export
+    from tasks.params import load
+
+    folder = tmp_path_factory.mktemp("recogniser")
+    vocabulary = Vocabulary.of_jamo()
+    config = mini_config(len(vocabulary.symbols))
+    config.update(
+        {"hidden_size": 32, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 64}
+    )
+    config.update(
+        {"conv_dim": [16, 16, 16, 32], "num_conv_pos_embeddings": 8, "num_conv_pos_embedding_groups": 4}
+    )
+    (folder / "checkpoint").mkdir()
+    save_checkpoint(folder / "checkpoint", fresh_model(config, seed=0), vocabulary, {"normaliser": "ko-1"})
+    settings = load(Path(__file__).parents[2] / "params.yaml").export_asr
+    export(settings, checkpoint=folder / "checkpoint", out_dir=folder / "shipped")
+    return folder / "shipped"
+
+
+def test_a_whole_recogniser_loads_and_a_cut_off_one_does_not(shipped, tmp_path):
+    recogniser_loads(shipped)
+    for path in shipped.iterdir():
+        (tmp_path / path.name).write_bytes(path.read_bytes())
+    onnx, about = tmp_path / "model.int8.onnx", tmp_path / "malgil.json"
+    onnx.write_bytes(onnx.read_bytes()[:-5000])
+    with pytest.raises(ArtifactError, match="sha256"):
+        recogniser_loads(tmp_path)
+    write_json(about, {**read_json(about), "sha256": sha256_file(onnx)})
+    with pytest.raises(ModelError):
+        recogniser_loads(tmp_path)
+
+
+def test_a_gguf_that_is_none_does_not_load(tmp_path):
+    (tmp_path / "tools.json").write_text("[]")
+    (tmp_path / "malgil-llm-Q8_0.gguf").write_bytes(b"GGUF" + b"\0" * 100)
+    with pytest.raises(ModelError, match="Q8_0"):
+        engine_loads(tmp_path)
+
+
+def test_a_champion_answers_the_test_set_of_today(shipped, tmp_path, params):
+    rng = np.random.default_rng(0)
+    rows = [
+        {
+            "utterance_id": f"{split}-{n}", "speaker": f"v{n % 2}", "split": split, "text": "불 켜 줘",
+            "offset": (4 * index + n) * 16000, "samples": 16000, "normaliser": "ko-1",
+        }
+        for index, split in enumerate(("test_sentences", "test_voices"))
+        for n in range(4)
+    ]  # fmt: skip
+    (tmp_path / "asr").mkdir()
+    np.save(tmp_path / "asr/audio.npy", rng.integers(-3000, 3000, 8 * 16000).astype(np.int16))
+    write_parquet(tmp_path / "asr/utterances.parquet", pd.DataFrame(rows))
+    answers = ask_recogniser(shipped, Questions(tmp_path, ()), params)
+    assert len(answers) == 8
+    assert all(answer.units == 3 and answer.reference == "불 켜 줘" for answer in answers)
+    assert json.dumps([list(answer) for answer in answers])
