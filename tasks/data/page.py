@@ -6,6 +6,7 @@ own template folder.
 """
 
 import json
+import math
 from pathlib import Path
 from typing import Any
 
@@ -54,3 +55,12 @@ def data_block(value: Any) -> Markup:
     # "</script>" or "<!--" inside a string would end or change the element.
     safe = text.replace("<", "\\u003c").replace(">", "\\u003e").replace("&", "\\u0026")
     return Markup('<script type="application/json" id="malgil-data">{}</script>').format(Markup(safe))
+
+
+def without_nan(value: Any) -> Any:
+    """The value with NaN and infinities replaced by None: JSON has neither."""
+    if isinstance(value, dict):
+        return {name: without_nan(part) for name, part in value.items()}
+    if isinstance(value, list):
+        return [without_nan(part) for part in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value

@@ -10,7 +10,6 @@ not, so that nothing can be trained on it. The rules are in `tasks.data.checks`;
 """
 
 import logging
-import math
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
@@ -25,6 +24,7 @@ from tasks.data.enrich import enrich
 from tasks.data.expectations import Outcome, run_expectations, schema_rules, version
 from tasks.data.manifest import SPLITS, read_table, write_manifest
 from tasks.data.measure import measure_all
+from tasks.data.page import without_nan
 from tasks.data.validation_report import render
 from tasks.errors import DataError
 from tasks.progress import track
@@ -318,15 +318,6 @@ def _write(out: Path, result: dict[str, Any], quarantine: pd.DataFrame, good: pd
         write_parquet(folder / "quarantine.parquet", quarantine)
         write_json(folder / "result.json", without_nan(result))
         write_text(folder / "report.html", render(result, quarantine))
-
-
-def without_nan(value: Any) -> Any:
-    """The value with NaN and infinities replaced by None: JSON has neither."""
-    if isinstance(value, dict):
-        return {name: without_nan(part) for name, part in value.items()}
-    if isinstance(value, list):
-        return [without_nan(part) for part in value]
-    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 if __name__ == "__main__":

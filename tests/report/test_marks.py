@@ -1,0 +1,104 @@
+"""Tables for the pure parts of the report: alignment, confusion, charts."""
+
+import json
+import math
+
+import pytest
+
+from tasks.asr.metrics import edit_counts
+from tasks.data.charts import Point, Series, axis, histogram, lines, scatter
+from tasks.report.confusion import argument_errors, confuse, tool_called
+from tasks.report.marks import Pair, aligned_words, summary
+
+ALIGNED = [
+    ("불 켜 줘", "불 켜 줘", [["불"], ["켜"], ["줘"]], "no errors"),
+    ("불 켜 줘", "물 켜 줘", [["replace 불 물"], ["켜"], ["줘"]], "1 substitution"),
+    ("거실 불 켜 줘", "거 불 켜 줘", [["거", "delete 실 "], ["불"], ["켜"], ["줘"]], "1 deletion"),
+    ("불 켜 줘", "불을 켜 줘", [["불", "insert  을"], ["켜"], ["줘"]], "1 insertion"),
+    ("불 켜 줘", "불켜줘", [["불"], ["켜"], ["줘"]], "no errors"),
+    ("불 켜 줘", "", [["delete 불 "], ["delete 켜 "], ["delete 줘 "]], "3 deletions"),
+    ("네", "아네", [["insert  아", "네"]], "1 insertion"),
+]
+
+
+@pytest.mark.parametrize(("reference", "hypothesis", "words", "told"), ALIGNED)
+def test_alignment(reference: str, hypothesis: str, words: list, told: str) -> None:
+    def pair(written: str) -> Pair:
+        kind, *rest = written.split(" ")
+        return Pair(kind, *rest) if rest else Pair("equal", kind, kind)
+
+    assert aligned_words(reference, hypothesis) == [[pair(one) for one in word] for word in words]
+    assert summary(aligned_words(reference, hypothesis)) == told
+
+
+@pytest.mark.parametrize(("reference", "hypothesis"), [
+    ("거실 불 좀 켜 줘", "거질 부를 켜줘요"), ("내일 아침 일곱 시에", "내이 라침 일고 씨에"), ("가 나 다 라", "라 다 나 가 마"),
+])
+def test_marks_are_as_many_as_the_edits_behind_the_rate(reference: str, hypothesis: str) -> None:
+    columns = [pair for word in aligned_words(reference, hypothesis) for pair in word]
+    counted = edit_counts(reference.replace(" ", ""), hypothesis.replace(" ", ""))
+    assert sum(pair.kind != "equal" for pair in columns) == counted.edits
+    assert "".join(pair.said for pair in columns) == reference.replace(" ", "")
+    assert "".join(pair.heard for pair in columns) == hypothesis.replace(" ", "")
+
+
+def sample(meant: dict, answer: str, exact: bool = False) -> dict:
+    return {"reference": json.dumps(meant), "hypothesis": answer, "exact": exact}
+
+
+LIGHT = {"name": "light", "arguments": {"room": "거실", "power": "on"}}
+ALARM = {"name": "alarm", "arguments": {"hour": 7}}
+
+
+@pytest.mark.parametrize(("answer", "tool"), [
+    (json.dumps(LIGHT), "light"), (f"  {json.dumps(ALARM)}\n", "alarm"), ("", "unparsable"), ("{", "unparsable"),
+    ('{"name": "rocket", "arguments": {}}', "unparsable"), ('{"name": ["light"]}', "unparsable"), ("[1]", "unparsable"),
+    ("null", "unparsable"), (json.dumps(LIGHT) + " and more", "unparsable"),
+])
+def test_tool_called(answer: str, tool: str) -> None:
+    assert tool_called(answer, ["light", "alarm"]) == tool
+
+
+def test_confusion_and_argument_errors() -> None:
+    samples = [
+        sample(LIGHT, json.dumps(LIGHT), exact=True),
+        sample(LIGHT, json.dumps({"name": "light", "arguments": {"room": "안방", "power": "on"}})),
+        sample(LIGHT, json.dumps({"name": "light", "arguments": {"room": "거실"}})),
+        sample(LIGHT, json.dumps(ALARM)),
+        sample(ALARM, "sorry"),
+        sample(ALARM, json.dumps({"name": "alarm", "arguments": {"hour": "7"}})),
+        sample(ALARM, json.dumps({"name": "alarm", "arguments": "7"})),
+    ]
+    assert confuse(samples) == {
+        "tools": ["alarm", "light"],
+        "rows": {"alarm": {"unparsable": 1, "alarm": 2}, "light": {"light": 3, "alarm": 1}},
+        "exact": {"alarm": 0, "light": 1},
+        "n": 7,
+    }
+    assert argument_errors(samples) == [
+        {"tool": "alarm", "argument": "hour", "n": 2, "examples": ['7 → "7"', "7 → –"]},
+        {"tool": "light", "argument": "power", "n": 1, "examples": ['"on" → –']},
+        {"tool": "light", "argument": "room", "n": 1, "examples": ['"거실" → "안방"']},
+    ]
+
+
+@pytest.mark.parametrize("values", [[0.0, 1.0], [0.003, 0.004], [5.0], [0.0], [-3.0, 12.0], [1e6, 5e6], [0.1 + 0.2]])
+@pytest.mark.parametrize("zero", [True, False])
+def test_axis_covers_its_values_with_few_round_ticks(values: list[float], zero: bool) -> None:
+    scale = axis(values, zero=zero)
+    assert scale.low <= min(values) + 1e-9 and scale.high >= max(values) - 1e-9
+    assert 2 <= len(scale.ticks) <= 8
+    assert all(0 <= scale.share(value) <= 1 + 1e-9 for value in values)
+    assert all(math.isfinite(tick) for tick in scale.ticks)
+
+
+def test_charts_of_nothing_say_so() -> None:
+    for chart in (histogram([], [], label="x", unit="s"), scatter([], label="x", x_label="a", y_label="b"),
+                  lines([Series("one", [])], label="x", x_label="a", y_label="b")):
+        assert "Nothing to show" in chart and "<svg" not in chart
+
+
+def test_names_in_charts_are_escaped() -> None:
+    chart = scatter([Point("<script>", 1, 2), Point("b", 1, 2)], label='"quoted"', x_label="<x>", y_label="&")
+    assert "<script>" not in chart and "&lt;script&gt;" in chart
+    assert "&#34;quoted&#34;" in chart
