@@ -1,7 +1,7 @@
 """Child processes that never outlive this one, each in a session of its own under `flows/watchdog.py`.
 
-`run` waits and streams the output; `start` leaves a server running. `stop_all` ends every one; so does
-the death of this process, however it dies.
+`run` waits and streams the output; `start` leaves a server running. `stop_all` ends every one that is
+waited for; the death of this process, however it dies, ends servers too.
 """
 
 import json
@@ -44,6 +44,7 @@ def run(
     try:
         with _open(log) as stream:
             child = _spawn(command, write_fd, environment, subprocess.PIPE)
+            _children.add(child)
             os.close(write_fd)
             write_fd = -1
             code = _follow(child, stream, on_line)
@@ -93,7 +94,10 @@ def stop(child: Child, wait_s: float = 15.0) -> None:
 
 
 def stop_all() -> None:
-    """Asks every child to end, and lets no other start. Does not wait: `run` returns in its thread."""
+    """Asks every child of `run` to end, and lets no other start. Does not wait: `run` returns in its thread.
+
+    Servers stay: whoever started one still has things to say to it.
+    """
     _stopping.set()
     for child in list(_children):
         if child.stdin is not None and not child.stdin.closed:
@@ -113,7 +117,7 @@ def _spawn(
 ) -> Child:
     if _stopping.is_set():
         raise KeyboardInterrupt
-    child = subprocess.Popen(
+    return subprocess.Popen(
         [sys.executable, "-I", "-S", str(WATCHDOG), str(report_fd), *command],
         stdin=subprocess.PIPE,
         stdout=output,
@@ -122,8 +126,6 @@ def _spawn(
         pass_fds=() if report_fd <= 2 else (report_fd,),
         env=dict(environment),
     )
-    _children.add(child)
-    return child
 
 
 def _forget(child: Child | None) -> None:

@@ -21,7 +21,7 @@ from tasks.errors import ConflictError, MalgilError
 
 UP = Path("store/up.json")  # written by `malgil up`: addresses and pid
 LOG = Path("build/logs/prefect-server.log")
-START_S = 120.0
+START_S = 300.0
 HOST = "127.0.0.1"
 
 
@@ -36,7 +36,7 @@ class Api:
         """Returns when the API answers.
 
         Raises:
-            MalgilError: it does not within two minutes (a configured one: five seconds), or it died.
+            MalgilError: it does not within five minutes (a configured one: five seconds), or it died.
         """
         deadline = time.monotonic() + (START_S if self._child else 5.0)
         while not is_healthy(self.url):
@@ -45,6 +45,12 @@ class Api:
                     "the embedded Prefect server ended while starting",
                     "\n".join(["its last lines:", *process.tail(LOG)]),
                     f"read {LOG}; `malgil doctor` checks the installation",
+                )
+            if time.monotonic() > deadline and self._child is not None:
+                raise MalgilError(
+                    f"the embedded Prefect server does not answer after {START_S:.0f} s",
+                    "\n".join(["its last lines:", *process.tail(LOG)]),
+                    f"read {LOG}; is the machine very busy, or the disk full?",
                 )
             if time.monotonic() > deadline:
                 raise MalgilError(

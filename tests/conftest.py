@@ -45,10 +45,10 @@ ROOT = Path(__file__).parents[1]
 
 
 @pytest.fixture(scope="session")
-def copy_project() -> Callable[[Path], Path]:
+def copy_project() -> Callable[..., Path]:
     """Copies the project's files (committed or not, nothing ignored) and its base model to a new folder."""
 
-    def copy(target: Path) -> Path:
+    def copy(target: Path, *, wheels: bool = True) -> Path:
         listed = ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"]
         names = subprocess.run(listed, cwd=ROOT, check=True, capture_output=True, text=True).stdout.split(
             "\0"
@@ -57,10 +57,9 @@ def copy_project() -> Callable[[Path], Path]:
             if (ROOT / name).is_file():  # not what was deleted and is not committed yet
                 (target / name).parent.mkdir(parents=True, exist_ok=True)
                 shutil.copy2(ROOT / name, target / name)
-        wheels = target / "store/wheels"
-        wheels.mkdir(parents=True)
-        for wheel in (ROOT / "store/wheels").glob("*.whl"):
-            shutil.copy2(wheel, wheels)
+        (target / "store/wheels").mkdir(parents=True)
+        for wheel in (ROOT / "store/wheels").glob("*.whl") if wheels else ():
+            shutil.copy2(wheel, target / "store/wheels")
         subprocess.run(["git", "init", "-q", str(target)], check=True)
         return target
 

@@ -1,0 +1,197 @@
+"""The quick road end to end through the command line, in the order a user would meet it.
+
+Everything is real: Prefect, DVC, MLflow, training, quantisation, publishing. The tests share one project and
+each leaves it as a finished quick run.
+"""
+
+import json
+import signal
+import sqlite3
+import time
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+from jsonschema import Draft202012Validator
+
+pytestmark = pytest.mark.slow
+ROOT = Path(__file__).parents[2]
+STAGES = {
+    *("corpus", "validate", "prepare", "train_asr", "export_asr", "evaluate_asr", "base_llm", "train_llm"),
+    *("merge_llm", "convert_llm", "quantise_llm", "verify_llm", "evaluate_llm", "evaluate_road"),
+}
+
+
+def test_the_first_run_finishes_and_says_what_it_found(project: Any, first: Any) -> None:
+    summary = project.summary()
+    schema = json.loads((ROOT / "docs/reference/summary.schema.json").read_text("utf-8"))
+    Draft202012Validator(schema).validate(summary)
+    assert set(summary["stages"]) == STAGES
+    assert not any(stage["cached"] for stage in summary["stages"].values())
+    assert all(0 < stage["peak_rss_mb"] < 8000 for stage in summary["stages"].values())
+    assert summary["data"]["synthetic"] and summary["data"]["voices"] == 12
+    assert set(summary["llm"]["exact_match"]) == {"base", "merged", "Q8_0", "Q4_K_M"}
+    for line in ("asr", "llm"):
+        result = summary["release"][line]
+        assert (result["verdict"], result["version"], result["alias"]) == ("promote", 1, "staging"), result
+        assert (project.path / result["published"]).is_dir()
+    assert (project.path / summary["report"]).stat().st_size > 50_000
+    for part in (
+        "synthetic speech",
+        "CER per voice",
+        "Q4_K_M",
+        "promote",
+        "build/report.html",
+        "evaluate_road",
+    ):
+        assert part in first.out
+    assert "Traceback" not in first.err
+    assert not (project.path / "mlflow.db").exists(), "MLflow wrote outside store/"
+
+
+def test_the_second_run_does_nothing(project: Any, first: Any) -> None:
+    published, report = project.listing("store/published"), project.listing("build/report.html")
+    versions = registered(project)
+    ended = project.malgil("run", "--quick")
+    assert ended.code == 0, ended.err
+    assert ended.made == {"settings"}
+    summary = project.summary()
+    assert all(stage["cached"] for stage in summary["stages"].values()), summary["stages"]
+    assert [summary["release"][line]["version"] for line in ("asr", "llm")] == [1, 1]
+    assert project.listing("store/published") == published and project.listing("build/report.html") == report
+    assert registered(project) == versions, "a run without news registered something"
+    # 30 s of wall time on two idle cores; CPU time is what a busy machine can measure.
+    assert ended.cpu_s < 45, f"{ended.cpu_s:.0f} CPU-seconds, {ended.wall_s:.0f} s of wall time to do nothing"
+
+
+def test_an_override_makes_only_what_depends_on_it(project: Any, first: Any) -> None:
+    ended = project.malgil("run", "--quick", "-S", "evaluate_llm.examples=8")
+    assert ended.code == 0, ended.err
+    assert ended.made == {"settings", "evaluate_llm"}
+    assert project.summary()["llm"]["examples"] == 8
+    back = project.malgil("run", "--quick")
+    assert back.code == 0, back.err
+    assert back.made == {"settings", "evaluate_llm"} and project.summary()["stages"]["evaluate_llm"]["cached"]
+
+
+def test_a_damaged_artifact_is_restored_not_trained_again(project: Any, first: Any) -> None:
+    weights = project.path / "build/asr/checkpoint/model.safetensors"
+    whole = weights.read_bytes()
+    weights.unlink()  # not written in place: DVC's cache may share the file
+    weights.write_bytes(whole[: len(whole) // 2])
+    ended = project.malgil("run", "--quick", "--line", "asr")
+    assert ended.code == 0, ended.err
+    assert weights.read_bytes() == whole
+    assert "train_asr" in ended.made and project.summary()["stages"]["train_asr"]["cached"]
+
+
+def test_a_run_killed_in_training_goes_on_from_its_checkpoint(project: Any, first: Any) -> None:
+    command = ("run", "--quick", "--line", "asr", "-S", "train_asr.seed=2")
+    err = project.path / "killed.log"
+    with err.open("w") as stream:
+        killed = project.start(*command, stderr=stream)
+        wait_for_checkpoint(project, killed.pid, err)
+        second = project.malgil("run", "--quick")
+        assert second.code == 3, second.err
+        assert f"pid {killed.pid}" in second.err and second.wall_s < 60
+        family = psutil.Process(killed.pid).children(recursive=True)
+        killed.send_signal(signal.SIGKILL)
+        killed.communicate()
+    _, alive = psutil.wait_procs(family, timeout=30)
+    assert alive == [], f"left behind: {alive}"
+    ended = project.malgil(*command)
+    assert ended.code == 0, ended.err
+    assert "resum" in (project.path / "build/logs/train_asr.log").read_text("utf-8")
+    assert ended.made == {"settings", "train_asr", "export_asr", "evaluate_asr", "evaluate_road"}
+    assert not project.summary()["stages"]["train_asr"]["cached"]
+    assert states(project).count("RUNNING") == 0 and "CRASHED" in states(project)
+
+
+def test_a_failing_stage_releases_nothing_and_leaves_what_was_there(project: Any, first: Any) -> None:
+    manifest = bad_manifest(project.path)
+    summary, published = (
+        (project.path / "build/summary.json").read_bytes(),
+        project.listing("store/published"),
+    )
+    options = ("-S", "corpus.source=manifest", "-S", f"corpus.manifest={manifest}")
+    ended = project.malgil("run", "--quick", "--line", "asr", *options)
+    assert ended.code == 2, ended.err
+    for part in ("stage validate failed", "DataError", "broken.wav", "build/logs/validate.log"):
+        assert part in ended.err, part
+    assert "Traceback" not in ended.err.split("malgil: ")[-1]
+    assert (project.path / "build/summary.json").read_bytes() == summary
+    assert project.listing("store/published") == published
+    back = project.malgil("run", "--quick", "--line", "asr")
+    assert back.code == 0, back.err
+    assert all(stage["cached"] for stage in project.summary()["stages"].values())
+
+
+def wait_for_checkpoint(project: Any, pid: int, err: Path) -> None:
+    """Waits until training has saved a checkpoint to resume from."""
+    work = project.path / "build/work/train_asr"
+    deadline = time.monotonic() + 600
+    while not (work.is_dir() and any(path.suffix != ".part" for path in work.rglob("*") if path.is_file())):
+        assert psutil.pid_exists(pid) and psutil.Process(pid).status() != psutil.STATUS_ZOMBIE, (
+            err.read_text()
+        )
+        assert time.monotonic() < deadline, err.read_text()
+        time.sleep(0.1)
+    time.sleep(0.5)
+
+
+def registered(project: Any) -> list[tuple[object, ...]]:
+    """Runs, versions and aliases in MLflow's store."""
+    tables = ("runs", "model_versions", "registered_model_aliases")
+    with sqlite3.connect(project.path / "store/mlflow.db") as store:
+        return [store.execute(f"select count(*) from {table}").fetchone() for table in tables]
+
+
+def states(project: Any) -> list[str]:
+    """States of the flow runs in Prefect's books."""
+    with sqlite3.connect(project.path / "store/prefect/prefect.db") as store:
+        return [row[0] for row in store.execute("select state_type from flow_run")]
+
+
+def bad_manifest(folder: Path) -> str:
+    """A user's manifest of twenty recordings, three of them broken: missing, truncated, stereo at 44.1 kHz."""
+    import numpy as np
+    import pandas as pd
+    import soundfile
+
+    home = folder / "mine"
+    home.mkdir()
+    splits = ["train"] * 8 + ["validation"] * 4 + ["test_sentences"] * 4 + ["test_voices"] * 4
+    words = [
+        "거실",
+        "침실",
+        "주방",
+        "욕실",
+        "안방",
+        "서재",
+        "현관",
+        "베란다",
+        "창고",
+        "차고",
+        "마당",
+        "복도",
+        "다락",
+        "거울",
+        "의자",
+        "책상",
+        "침대",
+        "소파",
+        "화분",
+        "시계",
+    ]
+    noise = np.random.default_rng(0).normal(0, 0.1, (20, 24_000))
+    for number in range(20):
+        soundfile.write(home / f"{number}.wav", noise[number], 16_000)
+    soundfile.write(home / "broken.wav", np.stack([noise[0], noise[1]], axis=1), 44_100)
+    (home / "2.wav").write_bytes((home / "2.wav").read_bytes()[:1000])
+    names = ["broken.wav", "missing.wav", *(f"{number}.wav" for number in range(2, 20))]
+    speakers = ["a"] * 16 + ["b"] * 4
+    texts = [f"{word} 불 켜 줘" for word in words]
+    frame = pd.DataFrame({"path": names, "transcript": texts, "speaker": speakers, "split": splits})
+    frame.to_parquet(home / "manifest.parquet")
+    return "mine/manifest.parquet"
