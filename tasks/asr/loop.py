@@ -46,7 +46,7 @@ class Schedule:
 
 @dataclass
 class Outcome:
-    """What a training leaves: the losses' last average, the best score and its weights, seconds over all
+    """What a training leaves: the average loss of the last steps, the best score and its weights, seconds over all
     resumes.
     """
 
@@ -103,7 +103,7 @@ def train_steps(
             outcome.audio_s += float(batch.mask.sum()) / 16_000
             outcome.seconds = before + time.monotonic() - began
             losses.append(loss.item())
-            outcome.loss = sum(losses[-100:]) / len(losses[-100:])
+            outcome.loss = sum(losses[-_LOG_EVERY:]) / len(losses[-_LOG_EVERY:])
             progress.advance(loss=outcome.loss)
             last = outcome.step == schedule.steps
             if outcome.step % _LOG_EVERY == 0 or last:

@@ -13,6 +13,7 @@ import pandas as pd
 from tasks.asr.batching import AudioStore
 from tasks.errors import ArtifactError, DataError, explain_os_error
 
+_FILES = ("utterances.parquet", "audio.npy")
 _COLUMNS = ("utterance_id", "speaker", "split", "text", "offset", "samples", "normaliser")
 
 
@@ -50,9 +51,12 @@ def read_prepared(folder: Path) -> PreparedSpeech:
         ArtifactError: a file is missing or cut off.
         DataError: a column is missing, or a row points outside the audio.
     """
+    for name in _FILES:
+        if not (folder / name).is_file():
+            raise explain_os_error(FileNotFoundError(2, "missing", str(folder / name)))
     try:
-        rows = pd.read_parquet(folder / "utterances.parquet")
-        flat = np.load(folder / "audio.npy", mmap_mode="r", allow_pickle=False)
+        rows = pd.read_parquet(folder / _FILES[0])
+        flat = np.load(folder / _FILES[1], mmap_mode="r", allow_pickle=False)
     except OSError as error:
         raise explain_os_error(error, error.filename or folder) from error
     except ValueError as error:

@@ -89,6 +89,7 @@ class Synthesiser:
     ) -> None:
         global _engine_in_use
         self._library.espeak_Terminate()
+        self._library = None
         self._remove_link()
         self._voice = ""
         _engine_in_use = False

@@ -73,7 +73,9 @@ def test_noise_has_power_one(colour: float) -> None:
 
 
 def test_too_long_joins_are_shortened(store: AudioStore) -> None:
-    how = Augmentation(joined_share=1.0, max_joined=8, max_silence_s=0, noise_share=0, voice_share=0, longest_s=3.0)
+    how = Augmentation(
+        joined_share=1.0, max_joined=8, max_silence_s=0, noise_share=0, voice_share=0, longest_s=3.0
+    )
     for seed in range(10):
         example = draw_example(tuple(range(8)), store.lengths, how, np.random.default_rng(seed))
         assert example.parts == tuple(range(len(example.parts)))

@@ -20,7 +20,7 @@ def test_edit_counts(reference: str, hypothesis: str, expected: EditCounts) -> N
 
 
 def test_words_are_counted_as_words() -> None:
-    assert edit_counts("거실 불 켜".split(), "거실 불 꺼 줘".split()) == EditCounts(1, 0, 1, 3)
+    assert edit_counts(["거실", "불", "켜"], ["거실", "불", "꺼", "줘"]) == EditCounts(1, 0, 1, 3)
 
 
 def test_rates_are_pooled_not_averaged() -> None:
@@ -47,4 +47,9 @@ def test_nothing_to_compare_is_refused() -> None:
 
 def test_alignment_runs() -> None:
     steps = [(step.operation, step.reference, step.hypothesis) for step in align("불 켜 줘", "불 꺼 줘요")]
-    assert steps == [("equal", "불 ", "불 "), ("replace", "켜", "꺼"), ("equal", " 줘", " 줘"), ("insert", "", "요")]
+    assert steps == [
+        ("equal", "불 ", "불 "),
+        ("replace", "켜", "꺼"),
+        ("equal", " 줘", " 줘"),
+        ("insert", "", "요"),
+    ]

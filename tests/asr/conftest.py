@@ -1,0 +1,101 @@
+"""Shared by the recogniser's tests: a little real speech in the prepared layout, and a tiny encoder."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from tasks.artifacts import sha256_file, write_json
+from tasks.asr.checkpoint import Vocabulary, fresh_model, mini_config, save_checkpoint
+from tasks.data.espeak import Synthesiser
+from tasks.settings import TrainAsr
+
+SENTENCES = (
+    "불 켜 줘",
+    "문 닫아",
+    "거실 불 꺼",
+    "음악 틀어 줘",
+    "커튼 열어",
+    "창문 닫아 줘",
+    "알람 맞춰",
+    "노래 꺼 줘",
+)
+VOICES = {
+    "train": ("ko+f1", "ko+m1"),
+    "validation": ("ko+f1", "ko+m1"),
+    "test_sentences": ("ko+f1", "ko+m1"),
+    "test_voices": ("ko+f2", "ko+m3"),
+}
+
+
+@pytest.fixture(scope="session")
+def prepared(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """audio.npy and utterances.parquet with 8 sentences by 2 voices in every split (a test of code, not of quality)."""
+    folder = tmp_path_factory.mktemp("prepared")
+    clips: list[np.ndarray[Any, Any]] = []
+    rows: list[dict[str, Any]] = []
+    offset = 0
+    with Synthesiser() as synthesiser:
+        for split, voices in VOICES.items():
+            for voice in voices:
+                for number, text in enumerate(SENTENCES):
+                    clip = (synthesiser.speak(text, voice, rate_wpm=220) * 32767).astype(np.int16)
+                    row = {
+                        "utterance_id": f"{split}-{voice}-{number}",
+                        "speaker": voice,
+                        "split": split,
+                        "text": text,
+                        "offset": offset,
+                        "samples": len(clip),
+                        "normaliser": "ko-1",
+                    }
+                    rows.append(row)
+                    clips.append(clip)
+                    offset += len(clip)
+    np.save(folder / "audio.npy", np.concatenate(clips))
+    pd.DataFrame(rows).to_parquet(folder / "utterances.parquet", index=False)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def encoder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An untrained encoder of 40,000 parameters in the layout of malgil-xlsr-mini, with provenance."""
+    folder = tmp_path_factory.mktemp("encoder")
+    vocabulary = Vocabulary.of_symbols(("a", "b", "ʃ"))
+    config = mini_config(len(vocabulary.symbols))
+    config.update(
+        {
+            "hidden_size": 32,
+            "num_hidden_layers": 1,
+            "num_attention_heads": 2,
+            "intermediate_size": 64,
+            "conv_dim": [16, 16, 16, 32],
+            "num_conv_pos_embeddings": 8,
+            "num_conv_pos_embedding_groups": 4,
+        }
+    )
+    save_checkpoint(folder, fresh_model(config, seed=0), vocabulary, {"kind": "test"})
+    write_json(folder / "PROVENANCE.json", {"sha256": sha256_file(folder / "model.safetensors")})
+    return folder
+
+
+@pytest.fixture
+def settings(encoder: Path) -> TrainAsr:
+    """A fine-tuning of a few steps."""
+    return TrainAsr(
+        encoder=str(encoder),
+        from_scratch=False,
+        seed=3,
+        steps=8,
+        learning_rate=0.002,
+        warmup_share=0.2,
+        batch_seconds=4.0,
+        joined_share=0.3,
+        max_joined=3,
+        max_silence_s=0.3,
+        noise_share=0.5,
+        evaluate_every=4,
+        checkpoint_every=2,
+    )

@@ -1,0 +1,228 @@
+"""Fine-tuning: learns, resumes to the same bytes after SIGKILL, survives damaged checkpoints, names what is wrong."""
+
+import json
+import logging
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+from ruamel.yaml import YAML
+
+from tasks.artifacts import sha256_file
+from tasks.asr.checkpoint import load_checkpoint
+from tasks.asr.prepared import read_prepared
+from tasks.asr.train import train
+from tasks.errors import ArtifactError, DataError
+from tasks.settings import TrainAsr
+from tasks.tracking import read_history
+
+ROOT = Path(__file__).parents[2]
+
+
+def run(settings: TrainAsr, prepared: Path, folder: Path) -> dict[str, object]:
+    return train(
+        settings,
+        prepared=prepared,
+        out_dir=folder / "checkpoint",
+        training_dir=folder / "training",
+        work_dir=folder / "work",
+    )
+
+
+@pytest.fixture(scope="module")
+def finished(
+    prepared: Path, encoder: Path, tmp_path_factory: pytest.TempPathFactory
+) -> tuple[Path, TrainAsr, dict[str, object]]:
+    """One uninterrupted fine-tuning."""
+    folder = tmp_path_factory.mktemp("finished")
+    settings = TrainAsr(
+        encoder=str(encoder),
+        from_scratch=False,
+        seed=3,
+        steps=60,
+        learning_rate=0.01,
+        warmup_share=0.1,
+        batch_seconds=3.0,
+        joined_share=0.3,
+        max_joined=3,
+        max_silence_s=0.3,
+        noise_share=0.5,
+        evaluate_every=30,
+        checkpoint_every=4,
+    )
+    return folder, settings, run(settings, prepared, folder)
+
+
+def test_it_learns_and_writes_what_it_says(finished: tuple[Path, TrainAsr, dict[str, object]]) -> None:
+    folder, settings, result = finished
+    history = read_history(folder / "training" / "history.jsonl")
+    losses = [row["loss"] for row in history if "loss" in row]
+    assert losses[-1] < 0.8 * losses[0]
+    assert [row["step"] for row in history if "validation_cer" in row] == [30, 60]
+    assert result["steps"] == settings.steps
+    assert result == json.loads((folder / "training" / "result.json").read_text(encoding="utf-8"))
+    best, last = load_checkpoint(folder / "checkpoint"), load_checkpoint(folder / "training" / "last")
+    assert best.about["normaliser"] == "ko-1"
+    assert best.about["step"] == result["best_step"]
+    assert last.about["step"] == 60
+    assert not (folder / "work" / "checkpoints").exists()
+
+
+def test_killed_by_sigkill_it_ends_in_the_same_bytes(
+    finished: tuple[Path, TrainAsr, dict[str, object]], prepared: Path, tmp_path: Path
+) -> None:
+    folder, settings, _ = finished
+    params = YAML(typ="safe").load(ROOT / "params.yaml")
+    params["train_asr"] = settings.model_dump()
+    with (tmp_path / "params.yaml").open("w", encoding="utf-8") as stream:
+        YAML().dump(params, stream)
+    command = [sys.executable, "-m", "tasks.asr.train", "--params", str(tmp_path / "params.yaml")]
+    for name in ("out", "training", "work"):
+        command += [f"--{name}-dir", str(tmp_path / name)]
+    command += ["--prepared", str(prepared)]
+    first = subprocess.Popen(command, cwd=ROOT, env=os.environ, stderr=subprocess.PIPE)
+    deadline = time.monotonic() + 120
+    # The second checkpoint's hash is on the disk: the run is in the middle of its steps.
+    while not list((tmp_path / "work" / "checkpoints").glob("step-0000008.sha256")):
+        assert first.poll() is None, first.stderr and first.stderr.read().decode()
+        assert time.monotonic() < deadline
+        time.sleep(0.005)
+    first.send_signal(signal.SIGKILL)
+    first.communicate()
+    assert not (tmp_path / "out").exists()
+    second = subprocess.run(command, cwd=ROOT, env=os.environ, capture_output=True, text=True, timeout=120)
+    assert second.returncode == 0, second.stderr
+    result = json.loads((tmp_path / "training" / "result.json").read_text(encoding="utf-8"))
+    assert result["resumed_from_step"] >= 8
+    for name in ("model.safetensors", "config.json", "vocab.json"):
+        assert sha256_file(tmp_path / "out" / name) == sha256_file(folder / "checkpoint" / name)
+    steps = [
+        row["step"]
+        for row in read_history(tmp_path / "training" / "history.jsonl")
+        if "validation_cer" in row
+    ]
+    assert steps == [30, 60]
+
+
+class _Killed(BaseException):
+    """Stands for the end of the process in the middle of a step."""
+
+
+def interrupted(
+    settings: TrainAsr, prepared: Path, folder: Path, monkeypatch: pytest.MonkeyPatch, at: int
+) -> None:
+    """Runs until step `at`, leaving the checkpoints as a kill would."""
+    from tasks.asr import loop
+
+    original, steps = loop.ctc_loss, []
+
+    def stop(*arguments: object) -> object:
+        steps.append(1)
+        if len(steps) > at:
+            raise _Killed
+        return original(*arguments)  # type: ignore[arg-type]
+
+    with monkeypatch.context() as patch:
+        patch.setattr(loop, "ctc_loss", stop)
+        with pytest.raises(_Killed):
+            run(settings, prepared, folder)
+
+
+def test_a_damaged_checkpoint_falls_back_to_the_one_before(
+    settings: TrainAsr,
+    prepared: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    interrupted(settings, prepared, tmp_path, monkeypatch, at=7)
+    newest = tmp_path / "work" / "checkpoints" / "step-0000006.pt"
+    newest.write_bytes(newest.read_bytes()[:-100])
+    with caplog.at_level(logging.INFO):
+        result = run(settings, prepared, tmp_path)
+    assert result["resumed_from_step"] == 4
+    assert "damaged" in caplog.text
+
+
+def test_all_checkpoints_damaged_means_a_fresh_start(
+    settings: TrainAsr,
+    prepared: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    interrupted(settings, prepared, tmp_path, monkeypatch, at=7)
+    for path in (tmp_path / "work" / "checkpoints").glob("*.pt"):
+        path.write_bytes(b"")
+    result = run(settings, prepared, tmp_path)
+    assert result["resumed_from_step"] == 0
+    assert "starting afresh" in caplog.text
+
+
+def test_checkpoints_of_other_settings_are_not_continued(
+    settings: TrainAsr, prepared: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    interrupted(settings, prepared, tmp_path, monkeypatch, at=5)
+    other = settings.model_copy(update={"learning_rate": 0.001})
+    assert run(other, prepared, tmp_path)["resumed_from_step"] == 0
+
+
+def changed(prepared: Path, folder: Path, change: object) -> Path:
+    """A copy of the prepared speech with other rows."""
+    shutil.copytree(prepared, folder, dirs_exist_ok=True)
+    rows = pd.read_parquet(folder / "utterances.parquet")
+    change(rows).to_parquet(folder / "utterances.parquet", index=False)  # type: ignore[operator]
+    return folder
+
+
+def test_foreign_characters_are_named_with_their_utterance(
+    settings: TrainAsr, prepared: Path, tmp_path: Path
+) -> None:
+    def spoil(rows: pd.DataFrame) -> pd.DataFrame:
+        rows.loc[rows["utterance_id"] == "train-ko+f1-2", "text"] = "TV 켜 줘"
+        return rows
+
+    with pytest.raises(DataError, match=r"train-ko\+f1-2.*'T'.*'V'"):
+        run(settings, changed(prepared, tmp_path / "data", spoil), tmp_path)
+    assert not (tmp_path / "checkpoint").exists()
+
+
+@pytest.mark.parametrize("split", ["train", "validation"])
+def test_an_empty_split_is_named(settings: TrainAsr, prepared: Path, tmp_path: Path, split: str) -> None:
+    data = changed(prepared, tmp_path / "data", lambda rows: rows[rows["split"] != split])
+    with pytest.raises(DataError, match=f"no utterance in split '{split}'"):
+        run(settings, data, tmp_path)
+
+
+def test_broken_prepared_folders_get_a_message(prepared: Path, tmp_path: Path) -> None:
+    with pytest.raises(ArtifactError, match="does not exist"):
+        read_prepared(tmp_path)
+    data = changed(prepared, tmp_path / "column", lambda rows: rows.drop(columns="text"))
+    with pytest.raises(DataError, match="no column text"):
+        read_prepared(data)
+    shutil.copytree(prepared, tmp_path / "cut")
+    audio = np.load(tmp_path / "cut" / "audio.npy")
+    np.save(tmp_path / "cut" / "audio.npy", audio[:-1])
+    with pytest.raises(DataError, match="shorter than its rows say"):
+        read_prepared(tmp_path / "cut")
+    (tmp_path / "cut" / "audio.npy").write_bytes(b"")
+    with pytest.raises(ArtifactError, match="cannot be read"):
+        read_prepared(tmp_path / "cut")
+
+
+def test_a_diverging_run_says_so_and_leaves_earlier_results(
+    settings: TrainAsr, prepared: Path, tmp_path: Path
+) -> None:
+    (tmp_path / "checkpoint").mkdir()
+    (tmp_path / "checkpoint" / "earlier").touch()
+    wild = settings.model_copy(update={"learning_rate": 1e30, "steps": 20, "warmup_share": 0.0})
+    with pytest.raises(ArtifactError, match="diverged"):
+        run(wild, prepared, tmp_path)
+    assert (tmp_path / "checkpoint" / "earlier").exists()
