@@ -1,0 +1,1 @@
+"""From a merged Hugging Face model to verified GGUF files."""

