@@ -152,40 +152,64 @@ def scatter(
     spread = [point.y for point in points]
     y = axis([min(spread) - 0.002, max(spread) + 0.002], write, zero=False)
     drawn = Markup("")
-    for index, (point, drop) in enumerate(zip(points, _label_drops(points, x, y), strict=True)):
-        cx, cy = _x(x, point.x), _y(y, point.y)
-        left = cx > WIDTH * 0.62
+    for index, (point, (at_x, at_y, anchor)) in enumerate(
+        zip(points, _places(points, x, y, write), strict=True)
+    ):
         drawn += Markup(
             '<circle class="dot s{}" cx="{}" cy="{}" r="6"><title>{}: {} at {} {}</title></circle>'
             '<text class="name" x="{}" y="{}" text-anchor="{}">{}</text>'
         ).format(
             index % SERIES,
-            _n(cx),
-            _n(cy),
+            _n(_x(x, point.x)),
+            _n(_y(y, point.y)),
             point.name,
             write(point.y),
             number(point.x),
             x_label,
-            _n(cx - 10 if left else cx + 10),
-            _n(cy + drop),
-            "end" if left else "start",
+            _n(at_x),
+            _n(at_y),
+            anchor,
             f"{point.name} {write(point.y)}",
         )
     told = "; ".join(f"{point.name} {write(point.y)} at {number(point.x)}" for point in points)
     return _figure(f"{label}: {told}", _axes(x, y, x_label, y_label) + drawn)
 
 
-def _label_drops(points: Sequence[Point], x: Axis, y: Axis) -> list[float]:
-    """How far below its mark each name is written, so that near neighbours stay readable."""
-    placed: list[tuple[float, float]] = []
-    drops = []
-    for point in points:
-        cx, drop = _x(x, point.x), 4.0
-        while any(abs(cx - px) < 150 and abs(_y(y, point.y) + drop - py) < 14 for px, py in placed):
-            drop += 15.0 if _y(y, point.y) + drop + 15.0 < HEIGHT - BOTTOM - 4 else -60.0
-        placed.append((cx, _y(y, point.y) + drop))
-        drops.append(drop)
-    return drops
+def _places(
+    points: Sequence[Point], x: Axis, y: Axis, write: Callable[[float], str]
+) -> list[tuple[float, float, str]]:
+    """Where each name stands (x, y, anchor): the first place around its mark that covers nothing yet."""
+    marks = [(_x(x, point.x), _y(y, point.y)) for point in points]
+    taken = [(cx - 7, cy - 7, cx + 7, cy + 7) for cx, cy in marks]
+    places = []
+    for (cx, cy), point in zip(marks, points, strict=True):
+        width = 8.0 * len(f"{point.name} {write(point.y)}")
+        around = [
+            (cx + side * across, cy + 5 + drop, "start" if side > 0 else "end")
+            for drop, across in ((0, 11), (18, 0), (-17, 0), (35, 0), (-34, 0), (52, 0), (-51, 0))
+            for side in (1, -1)
+        ]
+        boxes = [
+            (px - (width if anchor == "end" else 0), py - 11, px + (0 if anchor == "end" else width), py + 4)
+            for px, py, anchor in around
+        ]
+        free = [
+            index
+            for index, box in enumerate(boxes)
+            if box[0] >= LEFT
+            and box[2] <= WIDTH
+            and box[1] >= TOP
+            and box[3] <= HEIGHT - BOTTOM
+            and not any(_overlap(box, other) for other in taken)
+        ]
+        chosen = free[0] if free else 0
+        taken.append(boxes[chosen])
+        places.append(around[chosen])
+    return places
+
+
+def _overlap(one: tuple[float, float, float, float], other: tuple[float, float, float, float]) -> bool:
+    return one[0] < other[2] and other[0] < one[2] and one[1] < other[3] and other[1] < one[3]
 
 
 def _axes(x: Axis, y: Axis, x_label: str, y_label: str) -> Markup:

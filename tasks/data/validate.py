@@ -87,7 +87,7 @@ def validate(params: Validate, *, corpus: Path, out: Path) -> dict[str, Any]:
         raise DataError(
             result["problems"][0],
             "a manifest needs " + ", ".join(f"{name} ({kind})" for name, (kind, _) in REQUIRED.items()),
-            "write the manifest again with these columns (docs/reference/data.md describes them)",
+            "write the manifest again with these columns",
         )
 
     measured = list(track(measure_all(corpus, manifest["path"]), "measure audio", len(manifest), "files"))

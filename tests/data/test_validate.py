@@ -16,6 +16,7 @@ from tasks.data.validate import validate
 from tasks.errors import DataError, MalgilError
 from tasks.params import load
 from tasks.settings import Validate
+from tasks.stage import run_stage
 
 SYLLABLES = "가나다라마바사아자차카타파하거너더러머버서어저처커터퍼허고노도로모보소오조초코토포호"
 RATE_HZ = 16_000
@@ -261,6 +262,34 @@ def test_clean_corpus_passes_and_keeps_every_column(tmp_path: Path, params: Vali
     kept = pd.read_parquet(tmp_path / "out" / "manifest.parquet")
     assert {"note", "joined", "sentence_ids", "tool_call", "snr_db"} <= set(kept.columns)
     assert result["hours"] == pytest.approx(20 * 2 / 3600)
+
+
+def test_the_built_in_corpus_is_good_and_said_to_be_synthetic(
+    tiny_corpus: Path, tmp_path: Path, params: Validate
+) -> None:
+    result = validate(params, corpus=tiny_corpus, out=tmp_path / "out")
+    assert result["quarantined"] == 0 and result["ok"] and result["synthetic"]
+    assert result["rows"] == len(pd.read_parquet(tiny_corpus / "manifest.parquet"))
+    page = (tmp_path / "out" / "report.html").read_text()
+    assert "SYNTHETIC" in page
+
+
+def test_the_stage_ends_with_a_message_and_a_code(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    maker = CorpusMaker(tmp_path / "corpus").good()
+    maker.add("gone").unlink()
+    paths = {"inputs": {"corpus": maker.write()}, "outputs": {"out": tmp_path / "out"}}
+    assert (
+        run_stage("tasks.data.validate", "validate", validate, **paths, argv=["--params", "params.yaml"]) == 2
+    )
+    said = capsys.readouterr().err
+    assert "tasks.data.validate: DataError: 1 of 21 rows (4.8%) are bad: 1 missing_file" in said
+    assert "Next: read" in said
+    maker.rows.pop()
+    maker.write()
+    assert (
+        run_stage("tasks.data.validate", "validate", validate, **paths, argv=["--params", "params.yaml"]) == 0
+    )
+    assert (tmp_path / "out" / "manifest.parquet").is_file()
 
 
 def test_too_many_bad_rows_stop_the_road_and_leave_the_evidence(tmp_path: Path, params: Validate) -> None:

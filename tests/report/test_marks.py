@@ -31,9 +31,14 @@ def test_alignment(reference: str, hypothesis: str, words: list, told: str) -> N
     assert summary(aligned_words(reference, hypothesis)) == told
 
 
-@pytest.mark.parametrize(("reference", "hypothesis"), [
-    ("거실 불 좀 켜 줘", "거질 부를 켜줘요"), ("내일 아침 일곱 시에", "내이 라침 일고 씨에"), ("가 나 다 라", "라 다 나 가 마"),
-])
+@pytest.mark.parametrize(
+    ("reference", "hypothesis"),
+    [
+        ("거실 불 좀 켜 줘", "거질 부를 켜줘요"),
+        ("내일 아침 일곱 시에", "내이 라침 일고 씨에"),
+        ("가 나 다 라", "라 다 나 가 마"),
+    ],
+)
 def test_marks_are_as_many_as_the_edits_behind_the_rate(reference: str, hypothesis: str) -> None:
     columns = [pair for word in aligned_words(reference, hypothesis) for pair in word]
     counted = edit_counts(reference.replace(" ", ""), hypothesis.replace(" ", ""))
@@ -50,11 +55,20 @@ LIGHT = {"name": "light", "arguments": {"room": "거실", "power": "on"}}
 ALARM = {"name": "alarm", "arguments": {"hour": 7}}
 
 
-@pytest.mark.parametrize(("answer", "tool"), [
-    (json.dumps(LIGHT), "light"), (f"  {json.dumps(ALARM)}\n", "alarm"), ("", "unparsable"), ("{", "unparsable"),
-    ('{"name": "rocket", "arguments": {}}', "unparsable"), ('{"name": ["light"]}', "unparsable"), ("[1]", "unparsable"),
-    ("null", "unparsable"), (json.dumps(LIGHT) + " and more", "unparsable"),
-])
+@pytest.mark.parametrize(
+    ("answer", "tool"),
+    [
+        (json.dumps(LIGHT), "light"),
+        (f"  {json.dumps(ALARM)}\n", "alarm"),
+        ("", "unparsable"),
+        ("{", "unparsable"),
+        ('{"name": "rocket", "arguments": {}}', "unparsable"),
+        ('{"name": ["light"]}', "unparsable"),
+        ("[1]", "unparsable"),
+        ("null", "unparsable"),
+        (json.dumps(LIGHT) + " and more", "unparsable"),
+    ],
+)
 def test_tool_called(answer: str, tool: str) -> None:
     assert tool_called(answer, ["light", "alarm"]) == tool
 
@@ -82,7 +96,9 @@ def test_confusion_and_argument_errors() -> None:
     ]
 
 
-@pytest.mark.parametrize("values", [[0.0, 1.0], [0.003, 0.004], [5.0], [0.0], [-3.0, 12.0], [1e6, 5e6], [0.1 + 0.2]])
+@pytest.mark.parametrize(
+    "values", [[0.0, 1.0], [0.003, 0.004], [5.0], [0.0], [-3.0, 12.0], [1e6, 5e6], [0.1 + 0.2]]
+)
 @pytest.mark.parametrize("zero", [True, False])
 def test_axis_covers_its_values_with_few_round_ticks(values: list[float], zero: bool) -> None:
     scale = axis(values, zero=zero)
@@ -93,8 +109,11 @@ def test_axis_covers_its_values_with_few_round_ticks(values: list[float], zero: 
 
 
 def test_charts_of_nothing_say_so() -> None:
-    for chart in (histogram([], [], label="x", unit="s"), scatter([], label="x", x_label="a", y_label="b"),
-                  lines([Series("one", [])], label="x", x_label="a", y_label="b")):
+    for chart in (
+        histogram([], [], label="x", unit="s"),
+        scatter([], label="x", x_label="a", y_label="b"),
+        lines([Series("one", [])], label="x", x_label="a", y_label="b"),
+    ):
         assert "Nothing to show" in chart and "<svg" not in chart
 
 

@@ -18,7 +18,12 @@ from tasks.errors import ArtifactError
 from tasks.report import write_report
 
 VOID = {"area", "base", "br", "col", "embed", "hr", "img", "input", "link", "meta", "source", "track", "wbr"}
-SVG_LEAVES = {"line", "rect", "circle", "polyline"}  # written with a slash; html.parser tells them as start-end tags
+SVG_LEAVES = {
+    "line",
+    "rect",
+    "circle",
+    "polyline",
+}  # written with a slash; html.parser tells them as start-end tags
 
 
 class Page(HTMLParser):
@@ -58,7 +63,9 @@ class Page(HTMLParser):
 
     def all(self, tag: str, **wanted: str) -> list[dict[str, str | None]]:
         found = [attributes for name, attributes in self.elements if name == tag]
-        return [a for a in found if all(value in (a.get(name) or "").split() for name, value in wanted.items())]
+        return [
+            a for a in found if all(value in (a.get(name) or "").split() for name, value in wanted.items())
+        ]
 
     @property
     def data(self) -> dict:
@@ -95,7 +102,11 @@ def test_nothing_is_loaded_from_anywhere(report: Path, build: Path, which: str) 
     for tag, attributes in page.elements:
         for name in ("src", "href", "srcset", "data", "poster", "action"):
             value = attributes.get(name)
-            assert value is None or value.startswith(("data:audio/flac;base64,", "#")) or value == "validated/report.html"
+            assert (
+                value is None
+                or value.startswith(("data:audio/flac;base64,", "#"))
+                or value == "validated/report.html"
+            )
         assert tag not in ("link", "iframe", "object", "embed", "img")
         assert not any(name.startswith("on") for name in attributes)
     assert [a.get("type") for a in page.all("script")] == ["application/json"]
@@ -107,9 +118,13 @@ def test_figures_are_those_of_the_files(page: Page, build: Path, stages: dict) -
     road = json.loads((build / "road/metrics.json").read_text())
     llm = json.loads((build / "llm/evaluation/metrics.json").read_text())
     figures = page.sections["figures"]
-    for rate in (metrics["onnx_int8"]["cer_unseen_sentences"], metrics["onnx_int8"]["cer_unseen_voices"],
-                 metrics["onnx_int8"]["wer_unseen_sentences"], llm["exact_match"]["Q8_0"],
-                 road["exact_match_unseen_voices"]):
+    for rate in (
+        metrics["onnx_int8"]["cer_unseen_sentences"],
+        metrics["onnx_int8"]["cer_unseen_voices"],
+        metrics["onnx_int8"]["wer_unseen_sentences"],
+        llm["exact_match"]["Q8_0"],
+        road["exact_match_unseen_voices"],
+    ):
         assert f"{rate * 100:.2f}%" in figures
     assert page.data["asr"]["metrics"] == metrics
     assert page.data["llm"]["metrics"] == llm
@@ -135,7 +150,9 @@ def test_the_worst_utterances_can_be_heard(page: Page, build: Path) -> None:
     rows = pd.read_parquet(build / "prepared/asr/utterances.parquet").set_index("utterance_id")
     store = np.load(build / "prepared/asr/audio.npy")
     for element, one in zip(audio, worst, strict=True):
-        samples, rate_hz = soundfile.read(io.BytesIO(base64.b64decode(element["src"].partition(",")[2])), dtype="int16")
+        samples, rate_hz = soundfile.read(
+            io.BytesIO(base64.b64decode(element["src"].partition(",")[2])), dtype="int16"
+        )
         row = rows.loc[one["utterance_id"]]
         assert rate_hz == 16_000
         assert np.array_equal(samples, store[row["offset"] : row["offset"] + row["samples"]])
@@ -170,9 +187,16 @@ def test_charts_have_words_for_those_who_do_not_see_them(page: Page) -> None:
     assert all(chart["role"] == "img" and len(chart["aria-label"]) > 20 for chart in charts)
 
 
-@pytest.mark.parametrize(("line", "there", "gone"), [("asr", ("asr", "voices", "worst"), ("llm", "confusion", "road")),
-                                                     ("llm", ("llm", "confusion"), ("asr", "voices", "worst", "road"))])
-def test_a_run_of_one_line_says_what_was_not_in_it(build: Path, tmp_path: Path, line: str, there: tuple, gone: tuple, release: dict, stages: dict) -> None:
+@pytest.mark.parametrize(
+    ("line", "there", "gone"),
+    [
+        ("asr", ("asr", "voices", "worst"), ("llm", "confusion", "road")),
+        ("llm", ("llm", "confusion"), ("asr", "voices", "worst", "road")),
+    ],
+)
+def test_a_run_of_one_line_says_what_was_not_in_it(
+    build: Path, tmp_path: Path, line: str, there: tuple, gone: tuple, release: dict, stages: dict
+) -> None:
     """The files of the other line are those of an earlier run and must not be shown as this one's."""
     made = {name: stages[name] for name in ("corpus", f"evaluate_{line}")}
     page = Page(write_report(build, {line: release[line]}, made, tmp_path / "report.html"))
@@ -192,7 +216,9 @@ def test_a_run_of_nothing_is_a_page_all_the_same(tmp_path: Path) -> None:
     assert page.data["asr"] is None and page.data["data"] is None
 
 
-def test_no_audio_beyond_the_limit_and_none_when_it_is_gone(build: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, release: dict, stages: dict) -> None:
+def test_no_audio_beyond_the_limit_and_none_when_it_is_gone(
+    build: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, release: dict, stages: dict
+) -> None:
     monkeypatch.setattr("tasks.report.clips.MAX_TOTAL_BYTES", 100_000)
     short = write_report(build, release, stages, tmp_path / "short.html")
     assert 0 < len(Page(short).all("audio")) < 12
@@ -204,17 +230,26 @@ def test_no_audio_beyond_the_limit_and_none_when_it_is_gone(build: Path, tmp_pat
     assert "not carried in this page" in silent.sections["worst"]
 
 
-def test_the_from_scratch_experiment_is_shown_when_it_was_made(build: Path, tmp_path: Path, release: dict, stages: dict) -> None:
+def test_the_from_scratch_experiment_is_shown_when_it_was_made(
+    build: Path, tmp_path: Path, release: dict, stages: dict
+) -> None:
     history = [{"step": step, "validation_cer": 1 / step} for step in (1, 2, 4)]
     folder = tmp_path / "benchmarks/results"
     folder.mkdir(parents=True)
     (folder / "asr_from_scratch.json").write_text(
-        json.dumps({"fine_tuned": {"history": history}, "from_scratch": {"history": history}, "machine": "here"}))
+        json.dumps(
+            {"fine_tuned": {"history": history}, "from_scratch": {"history": history}, "machine": "here"}
+        )
+    )
     page = Page(write_report(build, release, stages, tmp_path / "report.html", root=tmp_path))
-    assert "from scratch 100% to 25%" in " ".join(a["aria-label"] for a in page.all("svg", **{"class": "chart"}))
+    assert "from scratch 100% to 25%" in " ".join(
+        a["aria-label"] for a in page.all("svg", **{"class": "chart"})
+    )
 
 
-def test_a_broken_metrics_file_is_named_and_the_old_report_kept(build: Path, tmp_path: Path, release: dict, stages: dict) -> None:
+def test_a_broken_metrics_file_is_named_and_the_old_report_kept(
+    build: Path, tmp_path: Path, release: dict, stages: dict
+) -> None:
     copy = tmp_path / "build"
     shutil.copytree(build, copy)
     (copy / "asr/evaluation/metrics.json").write_text("{")
@@ -234,16 +269,37 @@ def test_a_browser_lays_it_out_without_complaint(report: Path, tmp_path: Path) -
     """Renders at 400 px: the page must not be wider than the screen, and nothing may be refused or fail to parse."""
     probe = tmp_path / "probe.html"
     # The page runs no script; a copy with one that measures it tells what the browser made of it.
-    script = ("<script>addEventListener('load',()=>{const d=document;d.title=JSON.stringify({wide:d.documentElement.scrollWidth,"
-              "screen:innerWidth,sections:d.querySelectorAll('h2').length,charts:d.querySelectorAll('svg.chart').length,"
-              "sound:[...d.querySelectorAll('audio')].length})})</script>")
-    open_policy = report.read_text().replace("default-src 'none';", "default-src 'none'; script-src 'unsafe-inline';")
+    script = (
+        "<script>addEventListener('load',()=>{const d=document;d.title=JSON.stringify({wide:d.documentElement.scrollWidth,"
+        "screen:innerWidth,sections:d.querySelectorAll('h2').length,charts:d.querySelectorAll('svg.chart').length,"
+        "sound:[...d.querySelectorAll('audio')].length})})</script>"
+    )
+    open_policy = report.read_text().replace(
+        "default-src 'none';", "default-src 'none'; script-src 'unsafe-inline';"
+    )
     probe.write_text(open_policy.replace("</head>", script + "</head>"))
     done = subprocess.run(
-        ["chromium", "--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run",
-         "--disable-background-networking", "--disable-component-update", "--disable-sync", "--virtual-time-budget=4000",
-         f"--user-data-dir={tmp_path / 'profile'}", "--window-size=400,900", "--dump-dom", probe.as_uri()],
-        capture_output=True, text=True, timeout=120, check=True)
+        [
+            "chromium",
+            "--headless",
+            "--no-sandbox",
+            "--disable-gpu",
+            "--disable-quic",
+            "--no-first-run",
+            "--disable-background-networking",
+            "--disable-component-update",
+            "--disable-sync",
+            "--virtual-time-budget=4000",
+            f"--user-data-dir={tmp_path / 'profile'}",
+            "--window-size=400,900",
+            "--dump-dom",
+            probe.as_uri(),
+        ],
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=True,
+    )
     seen = json.loads(re.search(r"<title>(\{.*?\})</title>", done.stdout)[1])
     assert seen["wide"] <= seen["screen"]
     assert (seen["sections"], seen["charts"], seen["sound"]) == (11, 5, len(Page(report).all("audio")))
