@@ -129,6 +129,7 @@ def version_tags(
     tags = {f"malgil.{name}": value for name, value in keys.items()}
     tags |= {f"malgil.metric.{name}": f"{value:.6g}" for name, value in metrics.items()}
     tags |= {
+        "malgil.complete": "false",  # until the ledger and the alias are written
         "malgil.line": line,
         "malgil.verdict": verdict,
         "malgil.reasons": json.dumps(reasons, ensure_ascii=False),

@@ -28,7 +28,11 @@ if TYPE_CHECKING:
 LOCK_WAIT_S = 10.0  # how long another writer of a SQLite store is waited for
 BATCH = 100  # entities per log_batch call: MLflow's limit for params; metrics may be 1,000
 METRICS_BATCH = 1000
-SHORTEST_RETRY = {"MLFLOW_HTTP_REQUEST_MAX_RETRIES": "2", "MLFLOW_HTTP_REQUEST_TIMEOUT": "30"}
+DEFAULTS = {
+    "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "2",  # MLflow's own 7 take minutes to say that a server is down
+    "MLFLOW_HTTP_REQUEST_TIMEOUT": "30",
+    "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true",
+}
 
 T = TypeVar("T")
 
@@ -112,7 +116,7 @@ class Registry:
         self.uri = tracking_uri(params)
         with explained(self.uri):
             _probe(self.uri)
-            for name, value in SHORTEST_RETRY.items():
+            for name, value in DEFAULTS.items():
                 os.environ.setdefault(name, value)
             import mlflow
             from mlflow import MlflowClient
@@ -176,12 +180,14 @@ class Registry:
 
     def ensure_run(self, experiment: str, record: RunRecord) -> str:
         """The id of the finished run with the record's key; made, or completed, where needed."""
-        from mlflow.entities import Metric, Param, RunTag
+        from mlflow.entities import Metric, Param
 
         run = self.find_run(experiment, record.key)
-        if run is not None and run.info.status == "FINISHED":
-            return str(run.info.run_id)
         with explained(self.uri):
+            if run is not None and run.info.status == "FINISHED":
+                if any(run.data.tags.get(key) != value for key, value in record.tags.items()):
+                    self._tag_run(run.info.run_id, record)  # judged again under other rules
+                return str(run.info.run_id)
             if run is None:
                 tags = {**record.tags, "malgil.key": record.key}
                 run = self.client.create_run(self.experiment(experiment), tags=tags, run_name=record.name)
@@ -200,12 +206,18 @@ class Registry:
                 self.client.log_batch(run_id, metrics=metrics)
             if record.inputs:
                 self.client.log_inputs(run_id, [_dataset_input(data) for data in record.inputs])
-            for name, path in record.artifacts.items():
-                self.client.log_artifact(run_id, str(path), str(Path(name).parent) if "/" in name else None)
-            for tags_ in _batches([RunTag(k, v) for k, v in record.tags.items()], BATCH):
-                self.client.log_batch(run_id, tags=tags_)
+            self._tag_run(run_id, record)
             self.client.set_terminated(run_id, "FINISHED")
         return run_id
+
+    def _tag_run(self, run_id: str, record: RunRecord) -> None:
+        """Writes the run's artifacts and tags."""
+        from mlflow.entities import RunTag
+
+        for name, path in record.artifacts.items():
+            self.client.log_artifact(run_id, str(path), str(Path(name).parent) if "/" in name else None)
+        for tags in _batches([RunTag(key, value) for key, value in record.tags.items()], BATCH):
+            self.client.log_batch(run_id, tags=tags)
 
     def ensure_model(self, run_id: str, model: str, record: RunRecord) -> str:
         """The id of the run's logged model: its small files and rates, ready."""
@@ -301,9 +313,10 @@ def _dataset_input(data: DataInput) -> Any:
     from mlflow.entities import DatasetInput, InputTag
 
     with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", message="The specified dataset source can be interpreted")
+        # two kinds of source fit a local path, and whole numbers cannot be missing: neither matters here
+        warnings.filterwarnings("ignore", category=UserWarning)
         dataset = from_pandas(data.frame, source=str(data.source), name=data.name, digest=data.digest)
-    return DatasetInput(dataset._to_mlflow_entity(), [InputTag("mlflow.data.context", "training")])
+        return DatasetInput(dataset._to_mlflow_entity(), [InputTag("mlflow.data.context", "training")])
 
 
 def _probe(uri: str) -> None:
