@@ -59,7 +59,7 @@ def read_prepared(folder: Path) -> PreparedSpeech:
         flat = np.load(folder / _FILES[1], mmap_mode="r", allow_pickle=False)
     except OSError as error:
         raise explain_os_error(error, error.filename or folder) from error
-    except ValueError as error:
+    except (ValueError, EOFError) as error:
         raise ArtifactError(
             f"{folder} cannot be read ({error})",
             "needs a whole utterances.parquet and audio.npy",

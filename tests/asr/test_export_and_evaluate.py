@@ -1,0 +1,169 @@
+"""ONNX export against torch, the shipped file's facts, and evaluation under the three conditions."""
+
+import json
+import math
+import shutil
+from pathlib import Path
+
+import numpy as np
+import onnx
+import onnxruntime
+import pandas as pd
+import pytest
+import torch
+
+from tasks.asr.checkpoint import Vocabulary, load_checkpoint, load_encoder, save_checkpoint
+from tasks.asr.evaluate import evaluate, joined_groups, rates
+from tasks.asr.export import export, to_onnx
+from tasks.asr.model import ONNX_NAME, OnnxRecogniser, TorchRecogniser
+from tasks.asr.prepared import read_prepared
+from tasks.errors import ArtifactError, DataError, ModelError
+from tasks.settings import EvaluateAsr, ExportAsr
+
+EXPORT = ExportAsr(opset=17, max_logit_difference=1e-3)
+EVALUATE = EvaluateAsr(silence_s=0.5, joined=3, batch_seconds=20.0)
+
+
+@pytest.fixture(scope="module")
+def checkpoint(encoder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A recogniser with untrained weights: export and evaluation do not care."""
+    folder = tmp_path_factory.mktemp("checkpoint")
+    vocabulary = Vocabulary.of_jamo()
+    model = load_encoder(str(encoder), vocabulary, seed=4)
+    torch.nn.init.normal_(model.lm_head.weight, std=1.0)  # so that it says something
+    about = {"units": "jamo", "normaliser": "ko-1", "training_digest": "d" * 64}
+    save_checkpoint(folder, model, vocabulary, about)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def shipped(checkpoint: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("export") / "shipped"
+    export(EXPORT, checkpoint=checkpoint, out_dir=folder)
+    return folder
+
+
+def test_fp32_graph_equals_torch_at_any_length(checkpoint: Path, tmp_path: Path) -> None:
+    loaded = load_checkpoint(checkpoint)
+    path = tmp_path / "model.onnx"
+    to_onnx(loaded, path, opset=17)
+    session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
+    rng = np.random.default_rng(0)
+    for shape in ((1, 900), (2, 12_345), (1, 64_000)):
+        inputs = rng.standard_normal(shape).astype(np.float32)
+        (found,) = session.run(["logits"], {"input_values": inputs})
+        with torch.inference_mode():
+            assert np.abs(found - loaded.model(torch.from_numpy(inputs)).logits.numpy()).max() < 1e-4
+
+
+def test_only_matrix_products_are_quantised(shipped: Path) -> None:
+    kinds = {node.op_type for node in onnx.load(str(shipped / ONNX_NAME)).graph.node}
+    assert "MatMulInteger" in kinds or "DynamicQuantizeMatMul" in kinds
+    assert "Conv" in kinds
+    assert "ConvInteger" not in kinds
+
+
+def test_the_file_carries_what_it_needs(shipped: Path, checkpoint: Path) -> None:
+    names = {path.name for path in shipped.iterdir()}
+    assert names == {ONNX_NAME, "vocab.json", "preprocessor_config.json", "malgil.json"}
+    session = onnxruntime.InferenceSession(str(shipped / ONNX_NAME), providers=["CPUExecutionProvider"])
+    metadata = session.get_modelmeta().custom_metadata_map
+    assert metadata["sample_rate_hz"] == "16000"
+    assert metadata["normaliser"] == "ko-1"
+    assert metadata["training_digest"] == "d" * 64
+    assert json.loads(metadata["vocabulary"]) == load_checkpoint(checkpoint).vocabulary.ids
+
+
+def test_both_recognisers_say_the_same(shipped: Path, checkpoint: Path, prepared: Path) -> None:
+    _, store = read_prepared(prepared).split("test_sentences")
+    clips = [store.clip(index) for index in range(6)]
+    by_torch, by_onnx = TorchRecogniser(checkpoint), OnnxRecogniser(shipped)
+    assert by_torch.transcribe(clips) == [by_torch.transcribe([clip])[0] for clip in clips]
+    agreement = np.mean(
+        [a == b for a, b in zip(by_torch.transcribe(clips), by_onnx.transcribe(clips), strict=True)]
+    )
+    logits = by_onnx.logits(clips[0])
+    assert logits.shape[1] == len(by_onnx.vocabulary.symbols)
+    assert agreement >= 0 and all(isinstance(text, str) for text in by_onnx.transcribe(clips))
+
+
+def test_another_graph_than_torch_is_not_shipped(checkpoint: Path, tmp_path: Path) -> None:
+    strict = ExportAsr(opset=17, max_logit_difference=1e-12)
+    with pytest.raises(ModelError, match="differs from torch"):
+        export(strict, checkpoint=checkpoint, out_dir=tmp_path / "shipped")
+    assert not (tmp_path / "shipped").exists()
+
+
+def test_a_changed_onnx_file_is_refused(shipped: Path, tmp_path: Path) -> None:
+    shutil.copytree(shipped, tmp_path / "copy")
+    content = bytearray((tmp_path / "copy" / ONNX_NAME).read_bytes())
+    content[len(content) // 2] ^= 1
+    (tmp_path / "copy" / ONNX_NAME).write_bytes(bytes(content))
+    with pytest.raises(ArtifactError, match=r"malgil\.json names"):
+        OnnxRecogniser(tmp_path / "copy")
+
+
+def test_evaluation_covers_systems_splits_and_conditions(
+    shipped: Path, checkpoint: Path, prepared: Path, tmp_path: Path
+) -> None:
+    paths = {"checkpoint": checkpoint, "shipped": shipped, "prepared": prepared}
+    metrics = evaluate(EVALUATE, **paths, out_dir=tmp_path / "evaluation")
+    written = json.loads((tmp_path / "evaluation" / "metrics.json").read_text(encoding="utf-8"))
+    assert written == metrics
+    table = pd.read_parquet(tmp_path / "evaluation" / "utterances.parquet")
+    assert set(table["system"]) == {"checkpoint", "onnx_int8"}
+    assert set(table["condition"]) == {"plain", "silence", "joined"}
+    assert set(table["split"]) == {"test_sentences", "test_voices"}
+    assert metrics["normaliser"] == "ko-1"
+    for name in ("checkpoint", "onnx_int8"):
+        own = metrics[name]
+        assert own["n_unseen_sentences"] == own["n_unseen_voices"] == 16
+        assert own["n_joined"] == 4  # two voices of 8 utterances each, in groups of three
+        assert set(own["cer_by_voice"]) == {"ko+f1", "ko+m1", "ko+f2", "ko+m3"}
+        assert all(
+            math.isfinite(value)
+            for key, value in own.items()
+            if key.startswith(("cer_", "wer_")) and key != "cer_by_voice"
+        )
+        plain = table[(table["system"] == name) & (table["condition"] == "plain")]
+        sentences = plain[plain["split"] == "test_sentences"]
+        assert own["cer_unseen_sentences"] == pytest.approx(
+            sentences["edits"].sum() / sentences["characters"].sum()
+        )
+    joined = table[table["condition"] == "joined"].iloc[0]
+    assert joined["utterance_id"].count("+test_") == 2
+
+
+def test_unseen_voices_are_averaged_not_pooled() -> None:
+    rows = []
+    for split, speaker, reference, hypothesis in (
+        ("test_sentences", "a", "가나", "가나"),
+        ("test_voices", "b", "가", "나"),
+        ("test_voices", "c", "가나다라마바사아자", "가나다라마바사아자"),
+    ):
+        for condition in ("plain", "silence", "joined"):
+            rows.append((condition, split, speaker, reference, hypothesis))
+    table = pd.DataFrame(rows, columns=["condition", "split", "speaker", "reference", "hypothesis"])
+    found = rates(table)
+    assert found["cer_unseen_voices"] == pytest.approx(0.5)
+    assert found["cer_unseen_sentences"] == 0.0
+    assert found["cer_by_voice"] == {"a": 0.0, "b": 1.0, "c": 0.0}
+
+
+def test_joined_groups_are_of_one_speaker_where_possible() -> None:
+    assert joined_groups(["a", "b", "a", "a", "b"], 3) == [[0, 2, 3]]
+    assert joined_groups(["a", "b", "c", "d"], 3) == [[0, 1, 2]]
+    with pytest.raises(DataError, match="to join"):
+        joined_groups(["a", "a"], 3)
+
+
+def test_an_empty_test_split_is_named(
+    shipped: Path, checkpoint: Path, prepared: Path, tmp_path: Path
+) -> None:
+    data = tmp_path / "data"
+    shutil.copytree(prepared, data)
+    rows = pd.read_parquet(data / "utterances.parquet")
+    rows[rows["split"] != "test_voices"].to_parquet(data / "utterances.parquet", index=False)
+    paths = {"checkpoint": checkpoint, "shipped": shipped, "prepared": data}
+    with pytest.raises(DataError, match="test_voices"):
+        evaluate(EVALUATE, **paths, out_dir=tmp_path / "evaluation")
