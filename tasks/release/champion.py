@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from tasks.artifacts import read_json, write_json
-from tasks.errors import ArtifactError, DataError, ModelError
+from tasks.errors import ArtifactError, DataError
 from tasks.release.decide import Answer
 from tasks.release.evidence import Line, asr_answers, items_digest, llm_answers
 from tasks.settings import Params
@@ -85,33 +85,17 @@ def ask_recogniser(folder: Path, tests: Questions, params: Params) -> tuple[Answ
 
 def ask_engine(folder: Path, tests: Questions, params: Params) -> tuple[Answer, ...]:
     """Answers today's test examples with a published GGUF, its own template, system prompt and tools."""
-    from jinja2.sandbox import ImmutableSandboxedEnvironment
-
     from tasks.inference.llama_cpp_engine import LlamaCppEngine
     from tasks.llm.chat import canonical, exact_match, load_tools
 
     about = read_json(folder / ABOUT)
     engine = LlamaCppEngine(folder / about["serves"])
-    template = engine.chat_template()
-    if not template:
-        raise ModelError(
-            f"{folder / about['serves']} has no chat template",
-            "the version that serves must answer chats",
-            "move the alias back to a whole version, or delete it in MLflow",
-        )
     wanted = {answer.id for answer in tests.items}
     lines = (tests.prepared / "llm/test.jsonl").read_text(encoding="utf-8").splitlines()
     rows = [row for row in map(json.loads, lines) if str(row["id"]) in wanted]
-    environment = ImmutableSandboxedEnvironment(trim_blocks=True, lstrip_blocks=True)
     prompts = [
-        environment.from_string(template).render(
-            messages=[
-                {"role": "system", "content": about["system"]},
-                {"role": "user", "content": row["written"]},
-            ],
-            add_generation_prompt=True,
-            bos_token="",
-            eos_token="",
+        engine.render(
+            [{"role": "system", "content": about["system"]}, {"role": "user", "content": row["written"]}]
         )
         for row in rows
     ]

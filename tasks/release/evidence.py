@@ -93,8 +93,10 @@ def llm_evidence(build_dir: Path, sums: Mapping[str, str], quantisation: str) ->
     metrics_path = build_dir / "llm/evaluation/metrics.json"
     metrics = read_json(metrics_path)
     served = served_gguf(sums, quantisation)
-    measured = metrics.get("sha256", {}).get(quantisation, sums[served])
-    _same_bytes(measured, sums[served], served, metrics_path)
+    for name in sums:
+        if name.endswith(".gguf"):
+            measured = metrics.get("sha256", {}).get(name.removesuffix(".gguf").rpartition("-")[2])
+            _same_bytes(str(measured), sums[name], name, metrics_path)
     verification = read_json(build_dir / "llm/verification.json")
     failed = [
         f"{c.get('name')} ({Path(c.get('file') or '').name}): {str(c.get('detail'))[:200]}"

@@ -82,6 +82,8 @@ def write_llm(build: Path, *, weights=b"gguf v1", exact=0.97, right=lambda n: n 
     write_text(build / "llm/training/history.jsonl", '{"step": 1, "loss": 2.5}\n')
     rates = {"base": 0.0, "merged": exact, "Q8_0": exact, "Q4_K_M": exact - 0.05}
     metrics = {"exact_match": rates, "bytes": {"Q8_0": 10}, "tokens_per_s": {"Q8_0": 99.0}, "n": 300}
+    files = (build / "llm/gguf").glob("*.gguf")
+    metrics["sha256"] = {path.stem.rpartition("-")[2]: sha256_file(path) for path in files}
     write_json(build / "llm/evaluation/metrics.json", metrics)
     rows = [
         {

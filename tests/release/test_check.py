@@ -1,6 +1,7 @@
 """Real models: what is published loads, what is cut off does not, and a champion answers a new test set."""
 
 import json
+import unicodedata
 from pathlib import Path
 
 import numpy as np
@@ -47,6 +48,25 @@ def test_a_whole_recogniser_loads_and_a_cut_off_one_does_not(shipped, tmp_path):
     write_json(about, {**read_json(about), "sha256": sha256_file(onnx)})
     with pytest.raises(ModelError):
         recogniser_loads(tmp_path)
+
+
+def test_the_lines_on_the_card_transcribe_as_malgil_does(shipped, tmp_path, capsys, params, monkeypatch):
+    import soundfile
+
+    from tasks.asr.model import OnnxRecogniser
+    from tasks.release import card
+
+    page = (card.TEMPLATES / "asr.md.j2").read_text(encoding="utf-8")
+    code = page.partition("```python")[2].partition("```")[0]
+    code = "\n".join(line for line in code.splitlines() if "snapshot_download" not in line)
+    audio = np.random.default_rng(1).normal(0, 0.1, 32_000).astype(np.float32)
+    soundfile.write(tmp_path / "speech.wav", audio, 16_000, subtype="FLOAT")
+    monkeypatch.chdir(tmp_path)
+    exec(code, {"folder": shipped})
+    said = capsys.readouterr().out.strip("\n")
+    expected = OnnxRecogniser(shipped).transcribe([audio])[0]
+    said = unicodedata.normalize("NFC", unicodedata.normalize("NFD", said).replace("[UNK]", ""))
+    assert expected and " ".join(said.split()) == expected
 
 
 def test_a_gguf_that_is_none_does_not_load(tmp_path):

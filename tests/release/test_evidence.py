@@ -84,6 +84,13 @@ def test_bad_evidence_is_named(project, says):
         asr()
 
 
+@pytest.mark.parametrize("name", ["Q8_0", "Q4_K_M"])
+def test_no_gguf_ships_that_was_not_measured(project, name):
+    (BUILD / f"llm/gguf/malgil-llm-{name}.gguf").write_bytes(b"other")
+    with pytest.raises(ArtifactError, match=f"measured on a malgil-llm-{name}.gguf .* byte for byte"):
+        llm()
+
+
 def test_a_quantisation_type_that_does_not_ship_is_named(project):
     with pytest.raises(ArtifactError, match="0 GGUF files of type Q6_K"):
         llm("Q6_K")
