@@ -57,7 +57,7 @@ def room_of(name: str) -> str | None:
     if name in RIGHT_OF_ALL:
         return RIGHT_OF_ALL[name]
     parts = name.split(".")
-    return parts[1] if len(parts) > 2 and (ROOT / "tasks" / parts[1]).is_dir() else None
+    return parts[1] if len(parts) > 1 and (ROOT / "tasks" / parts[1]).is_dir() else None
 
 
 def test_every_room_has_its_place() -> None:

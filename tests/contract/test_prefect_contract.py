@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 from prefect import Flow
-from prefect.client.schemas.schedules import CronSchedule
 from prefect.exceptions import ParameterTypeError
+from prefect.server.schemas.schedules import CronSchedule
 from ruamel.yaml import YAML
 
 from flows.up import POOL

@@ -66,41 +66,59 @@ def test_the_code_reads_every_setting_and_no_other() -> None:
 
 
 def settings_read() -> dict[str, set[str]]:
-    """Attributes read from arguments that are annotated with a section's class, or through Params."""
+    """Attributes read from anything known, by its annotation, to be a section of the settings."""
     read: dict[str, set[str]] = defaultdict(set)
     for path in [*(ROOT / "tasks").rglob("*.py"), *(ROOT / "flows").rglob("*.py")]:
-        for function in ast.walk(ast.parse(path.read_text("utf-8"))):
-            if isinstance(function, ast.FunctionDef):
-                collect(function, read)
+        tree = ast.parse(path.read_text("utf-8"))
+        for node in ast.walk(tree):
+            if isinstance(node, ast.ClassDef):
+                collect(node, read)
+        for node in tree.body:
+            if isinstance(node, ast.FunctionDef):
+                collect(node, read)
+    for name in read:
+        read[name] -= {"model_dump", "model_dump_json", "model_copy"}
     return read
 
 
-def collect(function: ast.FunctionDef, read: dict[str, set[str]]) -> None:
-    sections, whole = {}, set()
-    for argument in [*function.args.args, *function.args.kwonlyargs]:
-        kind = ast.unparse(argument.annotation).split(".")[-1] if argument.annotation else ""
-        if kind in CLASSES:
-            sections[argument.arg] = CLASSES[kind]
-        elif kind == "Params":
-            whole.add(argument.arg)
-    for node in ast.walk(function):  # params = load(...), section = params.train_asr
-        if isinstance(node, ast.Assign) and isinstance(node.targets[0], ast.Name):
-            target, value = node.targets[0].id, node.value
-            if isinstance(value, ast.Call) and ast.unparse(value.func).split(".")[-1] in ("load", "_settle"):
-                whole.add(target)
-            elif (
-                isinstance(value, ast.Attribute)
-                and isinstance(value.value, ast.Name)
-                and value.value.id in whole
-            ):
-                sections[target] = FIELD_NAMES.get(value.attr, value.attr)
-    for node in ast.walk(function):
-        if not isinstance(node, ast.Attribute):
-            continue
-        if isinstance(node.value, ast.Name) and node.value.id in sections:
-            read[sections[node.value.id]].add(node.attr)
-        inner = node.value
-        if isinstance(inner, ast.Attribute) and isinstance(inner.value, ast.Name) and inner.value.id in whole:
-            read[FIELD_NAMES.get(inner.attr, inner.attr)].add(node.attr)
-    for name in sections.values():
-        read[name] -= {"model_dump", "model_dump_json", "model_copy"}
+def collect(scope: ast.ClassDef | ast.FunctionDef, read: dict[str, set[str]]) -> None:
+    """Adds what a function or class reads; expressions are told apart by their text ("self.params")."""
+    known = {
+        text: CLASSES.get(kind, kind)
+        for text, kind in annotated(scope)
+        if kind in CLASSES or kind == "Params"
+    }
+    for node in ast.walk(scope):  # section = params.train_asr, self.params = params, params = load(...)
+        if isinstance(node, ast.Assign) and len(node.targets) == 1:
+            target, value = ast.unparse(node.targets[0]), section_of(node.value, known)
+            if value:
+                known[target] = value
+    for node in ast.walk(scope):
+        if isinstance(node, ast.Attribute):
+            section = section_of(node.value, known)
+            if section and section != "Params":
+                read[section].add(node.attr)
+
+
+def annotated(scope: ast.AST) -> list[tuple[str, str]]:
+    """Arguments and dataclass fields with the last word of their annotation."""
+    found = []
+    for node in ast.walk(scope):
+        if isinstance(node, ast.arg) and node.annotation:
+            found.append((node.arg, ast.unparse(node.annotation)))
+        elif isinstance(node, ast.AnnAssign):
+            text = ast.unparse(node.target)
+            found += [(text, ast.unparse(node.annotation)), (f"self.{text}", ast.unparse(node.annotation))]
+    return [(text, kind.strip("\"'").split(".")[-1]) for text, kind in found]
+
+
+def section_of(value: ast.expr, known: dict[str, str]) -> str | None:
+    """The section that an expression is, "Params" for the whole; None for anything else."""
+    text = ast.unparse(value)
+    if text in known:
+        return known[text]
+    if isinstance(value, ast.Call) and ast.unparse(value.func).split(".")[-1] in ("load", "_settle"):
+        return "Params"
+    if isinstance(value, ast.Attribute) and section_of(value.value, known) == "Params":
+        return FIELD_NAMES.get(value.attr, value.attr)
+    return None
