@@ -25,6 +25,7 @@ from tasks.data.expectations import Outcome, run_expectations, schema_rules, ver
 from tasks.data.manifest import SPLITS, read_table, write_manifest
 from tasks.data.measure import measure_all
 from tasks.data.page import without_nan
+from tasks.data.quarantine import describe, quarantined, reasons_by_row
 from tasks.data.validation_report import render
 from tasks.errors import DataError
 from tasks.progress import track
@@ -33,31 +34,7 @@ from tasks.stage import run_stage
 
 EXAMPLES = 5  # rows shown per expectation
 WORST = 5  # rows named in the error message
-MEASURES = (
-    "file_state",
-    "measured_duration_s",
-    "measured_rate_hz",
-    "channels",
-    "silent_share",
-    "clipped_share",
-)
 BINS = {"measured_duration_s": 24, "characters_per_s": 24, "snr_db": 16, "silent_share": 20, "level_dbfs": 20}
-FOUND = {  # column: how a bad value of it is told
-    "empty_fields": "no {}",
-    "same_id_as": "also of {}",
-    "measured_rate_hz": "{:.0f} Hz",
-    "channels": "{:.0f} channels",
-    "measured_duration_s": "{:.2f} s",
-    "duration_error_s": "the manifest says {:+.2f} s",
-    "silent_share": "{:.0%} silent",
-    "clipped_share": "{:.1%} at full scale",
-    "text": "“{:.120}”",
-    "characters_per_s": "{:.1f} characters/s",
-    "same_audio_as": "the samples of {}",
-    "repeats": "as {}",
-    "leaks_sentence_of": "sentence of {}",
-    "leaks_speaker_of": "voice of {}",
-}
 log = logging.getLogger("malgil.validate")
 
 
@@ -117,47 +94,6 @@ def is_synthetic(corpus: Path) -> bool:
     """Whether the corpus's card says that its speech is synthetic."""
     card = corpus / "card.md"
     return card.is_file() and "speech here is synthetic" in card.read_text(encoding="utf-8")
-
-
-def reasons_by_row(outcomes: Sequence[Outcome], rows: int) -> list[list[str]]:
-    """For every row the reasons of the rules that it breaks, in the order of the rules."""
-    reasons: list[list[str]] = [[] for _ in range(rows)]
-    for outcome in outcomes:
-        for row in outcome.failing_rows:
-            reasons[row].append(outcome.rule.reason)
-    return reasons
-
-
-def quarantined(
-    frame: pd.DataFrame, outcomes: Sequence[Outcome], reasons: Sequence[Sequence[str]], columns: Sequence[str]
-) -> pd.DataFrame:
-    """The bad rows, worst first: manifest columns, measures, `reasons` ("silent, not_mono") and `details`."""
-    details: dict[int, list[str]] = {}
-    for outcome in outcomes:
-        for row in outcome.failing_rows:
-            details.setdefault(row, []).append(f"{outcome.rule.reason}: {describe(frame, outcome, row)}")
-    rows = sorted(details, key=lambda row: (-len(details[row]), row))
-    bad = frame.loc[rows, [*columns, *(name for name in MEASURES if name not in columns)]].copy()
-    bad["reasons"] = [", ".join(reasons[row]) for row in rows]
-    bad["details"] = ["; ".join(details[row]) for row in rows]
-    return bad.reset_index(drop=True)
-
-
-def describe(frame: pd.DataFrame, outcome: Outcome, row: int) -> str:
-    """What was found in a row that breaks a rule, for readers."""
-    column = outcome.rule.column
-    if column == "file_state":
-        return str(frame["file_detail"].iat[row])
-    if column == "sha256_matches":
-        found, wanted = str(frame["file_sha256"].iat[row]), str(frame["sha256"].iat[row])
-        return f"the file has {found[:12]}…, not {wanted[:12]}…"
-    if column == "rate_matches":
-        return f"{frame['measured_rate_hz'].iat[row]:.0f} Hz, not {frame['sample_rate_hz'].iat[row]} Hz"
-    if column == "transcript_is_nfc":
-        return f"{frame['transcript'].iat[row]!r} is decomposed"
-    if column == "tool_call_is_json":
-        return repr(frame["tool_call"].iat[row])[:80]
-    return FOUND.get(column, "{!s:.120}").format(frame[column].iat[row])
 
 
 def summarise(

@@ -26,7 +26,7 @@ def render(result: dict[str, Any], quarantine: pd.DataFrame) -> str:
 
     Args:
         result: content of result.json, without NaN.
-        quarantine: the bad rows as `tasks.data.validate.quarantined` gives them, worst first.
+        quarantine: the bad rows as `tasks.data.quarantine.quarantined` gives them, worst first.
     """
     charts = [
         (title, histogram(shape["edges"], shape["counts"], label=title, unit=unit))

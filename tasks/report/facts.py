@@ -144,7 +144,18 @@ def road_facts(folder: Path) -> Facts:
         }
         for split, rows in samples.groupby("split", sort=True)
     ]
-    return {"metrics": read_json(folder / "metrics.json"), "sides": sides}
+    shown = (
+        "utterance_id",
+        "speaker",
+        "transcript_reference",
+        "transcript_hypothesis",
+        "reference",
+        "hypothesis",
+    )
+    wrong = [
+        {name: row[name] for name in shown} for row in _records(samples[~samples["exact"]])[:WRONG_CALLS]
+    ]
+    return {"metrics": read_json(folder / "metrics.json"), "sides": sides, "wrong": wrong}
 
 
 def _serving(build_dir: Path, systems: list[str]) -> str:

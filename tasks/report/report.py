@@ -7,7 +7,7 @@ Not a DVC stage: it is written after the release, which it tells of. Nothing is 
 has not measured, and nothing is loaded when the page is read (`tasks.data.page`).
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -126,18 +126,24 @@ def size_chart(systems: Sequence[Mapping[str, Any]]) -> Markup:
 
 
 def scratch_curves(experiment: Mapping[str, Any] | None) -> Markup:
-    """Validation CER of every run of the from-scratch experiment that has a `history`."""
-    runs = {
-        name: run["history"]
-        for name, run in (experiment or {}).items()
-        if isinstance(run, dict) and "history" in run
-    }
-    names = [series(name.replace("_", " "), history, "validation_cer") for name, history in runs.items()]
-    return (
-        _lines(names, "Fine-tuning against training from scratch", "validation CER", share=True)
-        if runs
-        else Markup("")
-    )
+    """Validation CER of every training run of the from-scratch experiment."""
+    runs = [series(name, rows, "validation_cer") for name, rows in find_histories(experiment or {})]
+    if not runs:
+        return Markup("")
+    return _lines(runs, "Fine-tuning against training from scratch", "validation CER", share=True)
+
+
+def find_histories(value: Any, name: str = "") -> Iterator[tuple[str, list[Mapping[str, float]]]]:
+    """Every list of {"step", "validation_cer", …} rows inside a JSON value, named by the nearest key that is
+    not "history" or "runs".
+    """
+    if isinstance(value, list):
+        rows = [row for row in value if isinstance(row, dict) and "step" in row and "validation_cer" in row]
+        if rows:
+            yield name, rows
+    elif isinstance(value, dict):
+        for key, part in value.items():
+            yield from find_histories(part, name if key in ("history", "runs") else key.replace("_", " "))
 
 
 def series(name: str, history: Sequence[Mapping[str, float]], key: str) -> Series:
