@@ -32,7 +32,7 @@ def quantise(params: QuantiseLlm, *, gguf_f16: Path, gguf: Path) -> dict[str, in
         CapacityError: no space; an earlier folder is as it was.
     """
     source = gguf_f16 / FILE_NAME
-    sizes = {}
+    sizes: dict[str, int] = {}
     with new_folder(gguf) as folder:
         for quantisation in track(params.types, "quantise", unit="files"):
             target = folder / file_name(quantisation)

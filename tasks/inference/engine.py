@@ -42,7 +42,7 @@ def goes_astray(answer: str, opening: str) -> bool:
 
 def shared_prefix(prompts: Sequence[Sequence[int]]) -> int:
     """How many leading tokens all prompts share, at least one token of each left over."""
-    first, last = min(prompts), max(prompts)
+    first, last = min(map(list, prompts)), max(map(list, prompts))
     shared = 0
     while shared < min(len(first), len(last)) and first[shared] == last[shared]:
         shared += 1

@@ -13,8 +13,9 @@ from transformers.utils import logging as transformers_logging
 
 from tasks.errors import ModelError
 
-transformers_logging.disable_progress_bar()  # a bar per loaded tensor; stages have their own progress
-transformers_logging.set_verbosity_error()
+# a bar per loaded tensor would drown the stages' own progress
+transformers_logging.disable_progress_bar()  # type: ignore[no-untyped-call]
+transformers_logging.set_verbosity_error()  # type: ignore[no-untyped-call]
 
 
 def load_tokenizer(folder: Path | str) -> Any:

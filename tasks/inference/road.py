@@ -126,7 +126,7 @@ def _drive(
 
 
 def _sample(row: Any, split: str, heard: str, said: Answer, tools: Tools) -> dict[str, Any]:
-    reference = json.loads(row["tool_call"]) if row["tool_call"] else None
+    reference: dict[str, Any] = json.loads(row["tool_call"] or "{}")
     mistake = tools.mistake(reference)
     if mistake is not None:
         raise DataError(

@@ -5,6 +5,7 @@ The attention is registered through transformers' own extension points (`Attenti
 other silently unless mask and cache are both off.
 """
 
+from functools import partial
 from typing import Any
 
 import torch
@@ -42,23 +43,20 @@ def packed_attention(
     """
     groups = query.shape[1] // key.shape[1]
     key, value = key.repeat_interleave(groups, dim=1), value.repeat_interleave(groups, dim=1)
-    settings = {"dropout_p": dropout if module.training else 0.0, "scale": scaling}
-    sizes = [
-        prefix,
-        *(end - start for start, end in segments),
-    ]  # split, not slices: one cat in the backward pass
-    queries, keys, values = (part.split(sizes, dim=2) for part in (query, key, value))
+    attend = partial(
+        scaled_dot_product_attention, dropout_p=dropout if module.training else 0.0, scale=scaling
+    )
+    # split rather than slices: the backward pass is then one concatenation
+    sizes = [prefix, *(end - start for start, end in segments)]
+    queries, keys, values = (torch.split(part, sizes, dim=2) for part in (query, key, value))
     outputs = []
     if prefix:
-        outputs.append(
-            scaled_dot_product_attention(queries[0], keys[0], values[0], is_causal=True, **settings)
-        )
+        outputs.append(attend(queries[0], keys[0], values[0], is_causal=True))
     for own, seen, told in zip(queries[1:], keys[1:], values[1:], strict=True):
-        mask = torch.ones(own.shape[2], prefix + own.shape[2], dtype=torch.bool, device=own.device).tril(
-            prefix
-        )
+        size = own.shape[2]
+        mask = torch.ones(size, prefix + size, dtype=torch.bool, device=own.device).tril(prefix)
         seen, told = torch.cat((keys[0], seen), dim=2), torch.cat((values[0], told), dim=2)
-        outputs.append(scaled_dot_product_attention(own, seen, told, attn_mask=mask, **settings))
+        outputs.append(attend(own, seen, told, attn_mask=mask))
     return torch.cat(outputs, dim=2).transpose(1, 2), None
 
 

@@ -158,7 +158,7 @@ def convert_gguf(gguf_file: Path, folder: Path) -> None:
         raise unreadable(gguf_file, error) from error
     if hasattr(model, "hf_quantizer"):
         del model.hf_quantizer
-    model.is_quantized = False
+    model.is_quantized = False  # type: ignore[assignment]
     if hasattr(model.config, "quantization_config"):
         del model.config.quantization_config
     _restore_pre_tokenizer(tokenizer, gguf_file)

@@ -60,7 +60,7 @@ class FusedLoraLinear(Linear):
             result: Tensor = super().forward(x, *args, **kwargs)
             return result
         a, b = self.lora_A[names[0]].weight, self.lora_B[names[0]].weight
-        adapted: Tensor = _Adapted.apply(x, base.weight, a, b, self.scaling[names[0]])
+        adapted: Tensor = _Adapted.apply(x, base.weight, a, b, self.scaling[names[0]])  # type: ignore[no-untyped-call]
         return adapted
 
 
@@ -70,7 +70,7 @@ def add_lora(model: Any, *, rank: int, alpha: float, dropout: float, seed: int) 
     targets = list(profile_of(model.config.model_type).lora_targets)
     config = LoraConfig(
         r=rank,
-        lora_alpha=alpha,
+        lora_alpha=alpha,  # type: ignore[arg-type]  # any number; PEFT divides it by the rank
         lora_dropout=dropout,
         target_modules=targets,
         task_type="CAUSAL_LM",

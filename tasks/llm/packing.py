@@ -99,7 +99,9 @@ def pack(examples: Sequence[Example], length: int, prefix: int) -> list[Pack]:
 def _row(examples: Sequence[Example], prefix: int) -> Pack:
     ids = list(examples[0].prompt[:prefix])
     positions = list(range(prefix))
-    segments, predicting, targets = [], [], []
+    segments: list[tuple[int, int]] = []
+    predicting: list[int] = []
+    targets: list[int] = []
     for example in examples:
         own = (*example.prompt[prefix:], *example.completion)
         start = len(ids)

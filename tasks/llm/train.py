@@ -196,7 +196,7 @@ class _Run:
         )  # dropout resumes without a stored generator
         self.model.train()
         loss: Tensor = completion_loss(self.causal, row) / len(row.targets)
-        loss.backward()
+        loss.backward()  # type: ignore[no-untyped-call]
         norm = torch.nn.utils.clip_grad_norm_(self.weights, CLIP_NORM)
         self.optimizer.step()
         self.optimizer.zero_grad(set_to_none=True)

@@ -1,0 +1,117 @@
+"""Both engines answer greedily, alike, and alone as in company."""
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from tasks.errors import ArtifactError, ModelError
+from tasks.inference.engine import Engine, goes_astray, shared_prefix
+from tasks.inference.llama_cpp_engine import LlamaCppEngine
+from tasks.inference.road import answer, served_file
+from tasks.inference.transformers_engine import TransformersEngine
+from tasks.llm.chat import messages, render_prompt
+from tests import tiny_llm
+
+TOKENS = 16
+
+
+@pytest.fixture(scope="module")
+def torch_engine(merged: Path) -> TransformersEngine:
+    return TransformersEngine(merged, batch=5)
+
+
+@pytest.fixture(scope="module")
+def cpp_engine(gguf_file: Path) -> LlamaCppEngine:
+    return LlamaCppEngine(gguf_file, slots=3)
+
+
+@pytest.fixture(scope="module")
+def prompts(torch_engine: TransformersEngine) -> list[str]:
+    return [render_prompt(torch_engine.tokenizer, row["written"]) for row in tiny_llm.rows(11)]
+
+
+def test_transformers_answers_are_its_own_greedy_search(
+    torch_engine: TransformersEngine, prompts: list[str]
+) -> None:
+    answers = torch_engine.generate(prompts, TOKENS)
+    assert len(set(answers)) > 3
+    for prompt, said in zip(prompts, answers, strict=True):
+        ids = torch.tensor([torch_engine.tokenise(prompt)])
+        out = torch_engine.model.generate(ids, max_new_tokens=TOKENS, do_sample=False)[0, ids.shape[1] :]
+        assert said == torch_engine.tokenizer.decode(out, skip_special_tokens=True)
+
+
+@pytest.mark.parametrize("name", ["torch_engine", "cpp_engine"])
+def test_company_changes_no_answer(name: str, prompts: list[str], request: pytest.FixtureRequest) -> None:
+    engine: Engine = request.getfixturevalue(name)
+    done: list[int] = []
+    together = engine.generate(prompts, TOKENS, advance=done.append)
+    assert sum(done) == len(prompts)
+    assert together == [engine.generate([prompt], TOKENS)[0] for prompt in prompts]
+    assert engine.generate([], TOKENS) == []
+
+
+def test_engines_agree(
+    torch_engine: TransformersEngine, cpp_engine: LlamaCppEngine, prompts: list[str]
+) -> None:
+    pairs = zip(torch_engine.generate(prompts, TOKENS), cpp_engine.generate(prompts, TOKENS), strict=True)
+    assert sum(one == other for one, other in pairs) >= 9  # f16 against f32: a near tie may fall otherwise
+    assert all(torch_engine.tokenise(prompt) == cpp_engine.tokenise(prompt) for prompt in prompts)
+    assert cpp_engine.render(messages("7시")) == render_prompt(torch_engine.tokenizer, "7시")
+
+
+@pytest.mark.parametrize("name", ["torch_engine", "cpp_engine"])
+def test_an_opening_stops_what_cannot_be_right(
+    name: str, prompts: list[str], request: pytest.FixtureRequest
+) -> None:
+    engine: Engine = request.getfixturevalue(name)
+    full = engine.generate(prompts, TOKENS)
+    short = engine.generate(prompts, TOKENS, opening="{")
+    for one, other in zip(full, short, strict=True):
+        assert one.startswith(other.rstrip("\ufffd"))
+        assert (one == other) or not one.lstrip().startswith("{")
+
+
+@pytest.mark.parametrize(
+    ("text", "astray"),
+    [("", False), ("  ", False), ("\n{", False), ('{"name', False), ("[", True), ("네", True)],
+)
+def test_going_astray(text: str, astray: bool) -> None:
+    assert goes_astray(text, "{") is astray
+
+
+def test_shared_prefix_leaves_each_prompt_a_token() -> None:
+    assert shared_prefix([[1, 2, 3], [1, 2, 4, 5]]) == 2
+    assert shared_prefix([[1, 2, 3], [1, 2, 3]]) == 2
+    assert shared_prefix([[1], [2]]) == 0
+
+
+def test_a_prompt_too_long_is_said(gguf_file: Path) -> None:
+    engine = LlamaCppEngine(gguf_file, slots=1, context=64)
+    with pytest.raises(ModelError, match="does not fit the context of 64"):
+        engine.generate(["거실 불 켜 줘 " * 40], 8)
+
+
+def test_files_that_are_no_model_are_said(gguf_file: Path, tmp_path: Path) -> None:
+    (tmp_path / "cut.gguf").write_bytes(gguf_file.read_bytes()[:5000])
+    for path in (tmp_path / "cut.gguf", tmp_path / "none.gguf"):
+        with pytest.raises(ModelError, match=path.name):
+            LlamaCppEngine(path)
+    with pytest.raises(ModelError, match="cannot be loaded"):
+        TransformersEngine(tmp_path)
+
+
+def test_a_transcript_is_written_with_digits_before_it_is_asked(cpp_engine: LlamaCppEngine) -> None:
+    (said,) = answer(cpp_engine, ["거실 온도 이십사 도로 맞춰 줘"], 8)
+    assert said.written == "거실 온도 24도로 맞춰 줘"
+    assert (
+        said.hypothesis == cpp_engine.generate([cpp_engine.render(messages(said.written))], 8, opening="{")[0]
+    )
+
+
+def test_the_file_that_serves_is_found_by_its_type(tmp_path: Path) -> None:
+    (tmp_path / "malgil-llm-Q8_0.gguf").touch()
+    assert served_file(tmp_path, "Q8_0").name == "malgil-llm-Q8_0.gguf"
+    with pytest.raises(ArtifactError, match=r"0 files \*-Q4_K_M.gguf"):
+        served_file(tmp_path, "Q4_K_M")

