@@ -46,9 +46,7 @@ class Schedule:
 
 @dataclass
 class Outcome:
-    """What a training leaves: the average loss of the last steps, the best score and its weights, seconds over all
-    resumes.
-    """
+    """What a training leaves: mean loss of the last steps, best score and weights, seconds with resumes."""
 
     step: int = 0
     loss: float = float("nan")
@@ -77,7 +75,7 @@ def train_steps(
     `evaluate` returns metrics whose "score" (lower is better) chooses the best weights. Raises
     `ArtifactError` when the loss is not finite (through the tracker).
     """
-    optimizer = torch.optim.AdamW(model.parameters(), lr=0.0, betas=_BETAS, weight_decay=_WEIGHT_DECAY)
+    optimizer = torch.optim.AdamW(model.parameters(), lr=0.0, betas=_BETAS, weight_decay=_WEIGHT_DECAY, fused=True)
     outcome = Outcome()
     saved = state.load()
     if saved is not None:
