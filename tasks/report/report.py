@@ -133,7 +133,7 @@ def scratch_curves(experiment: Mapping[str, Any] | None) -> Markup:
     return _lines(runs, "Fine-tuning against training from scratch", "validation CER", share=True)
 
 
-def find_histories(value: Any, name: str = "") -> Iterator[tuple[str, list[Mapping[str, float]]]]:
+def find_histories(value: Any, name: str = "") -> Iterator[tuple[str, list[dict[str, float]]]]:
     """Every list of {"step", "validation_cer", …} rows inside a JSON value, named by the nearest key that is
     not "history" or "runs".
     """
