@@ -75,7 +75,9 @@ def train_steps(
     `evaluate` returns metrics whose "score" (lower is better) chooses the best weights. Raises
     `ArtifactError` when the loss is not finite (through the tracker).
     """
-    optimizer = torch.optim.AdamW(model.parameters(), lr=0.0, betas=_BETAS, weight_decay=_WEIGHT_DECAY, fused=True)
+    optimizer = torch.optim.AdamW(
+        model.parameters(), lr=0.0, betas=_BETAS, weight_decay=_WEIGHT_DECAY, fused=True
+    )
     outcome = Outcome()
     saved = state.load()
     if saved is not None:
