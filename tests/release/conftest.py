@@ -16,6 +16,7 @@ import pytest
 from tasks.artifacts import sha256_file, write_json, write_parquet, write_text
 from tasks.params import load
 from tasks.release.registry import Registry
+from tests.hub_server import Hub, start
 
 LOCK = """schema: '2.0'
 stages:
@@ -154,6 +155,23 @@ def store(project, empty_store):
 def params():
     """The settings of params.yaml; relative paths lie in the current folder."""
     return load(Path(__file__).parents[2] / "params.yaml")
+
+
+@pytest.fixture(scope="session")
+def server():
+    hub = Hub()
+    running, address = start(hub)
+    yield hub, address
+    running.should_exit = True
+
+
+@pytest.fixture
+def hub(server, monkeypatch):
+    state, address = server
+    state.repos.clear(), state.objects.clear(), state.log.clear(), state.faults.clear()
+    monkeypatch.setenv("HF_ENDPOINT", address)
+    monkeypatch.setenv("HF_TOKEN", "hf_writer")
+    return state
 
 
 def with_section(params, name, **values):

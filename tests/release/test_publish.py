@@ -18,7 +18,6 @@ from tasks.errors import ArtifactError, CapacityError, ModelError, PublishError
 from tasks.release.hub import HubPublisher
 from tasks.release.publish import FolderPublisher
 from tasks.release.tree import build_tree, verify_folder
-from tests.hub_server import Hub, start
 
 ROOT = Path(__file__).parents[2]
 
@@ -163,23 +162,6 @@ def test_a_folder_that_cannot_be_written_says_so(tmp_path, tree, where):
 
 
 # --- the Hub
-
-
-@pytest.fixture(scope="module")
-def server():
-    hub = Hub()
-    running, address = start(hub)
-    yield hub, address
-    running.should_exit = True
-
-
-@pytest.fixture
-def hub(server, monkeypatch):
-    state, address = server
-    state.repos.clear(), state.objects.clear(), state.log.clear(), state.faults.clear()
-    monkeypatch.setenv("HF_ENDPOINT", address)
-    monkeypatch.setenv("HF_TOKEN", "hf_writer")
-    return state
 
 
 @pytest.fixture
