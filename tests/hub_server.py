@@ -20,7 +20,9 @@ import uvicorn
 from fastapi import FastAPI, Request
 from fastapi.responses import JSONResponse, Response
 
-ATTRIBUTES = "\n".join(f"*.{e} filter=lfs diff=lfs merge=lfs -text" for e in ("onnx", "gguf", "safetensors")).encode()
+ATTRIBUTES = "\n".join(
+    f"*.{e} filter=lfs diff=lfs merge=lfs -text" for e in ("onnx", "gguf", "safetensors")
+).encode()
 LFS_SUFFIXES = (".onnx", ".gguf", ".safetensors", ".parquet")
 
 
@@ -129,7 +131,11 @@ def make_app(hub: Hub) -> FastAPI:
         as_refs = lambda kind, found: [  # noqa: E731
             {"name": n, "ref": f"refs/{kind}/{n}", "targetCommit": c} for n, c in found.items()
         ]
-        return {"branches": as_refs("heads", repo.branches), "tags": as_refs("tags", repo.tags), "converts": []}
+        return {
+            "branches": as_refs("heads", repo.branches),
+            "tags": as_refs("tags", repo.tags),
+            "converts": [],
+        }
 
     @app.api_route("/api/models/{ns}/{name}/{kind}/{ref}", methods=["POST", "DELETE", "GET"])
     async def by_kind(request: Request, ns: str, name: str, kind: str, ref: str) -> Any:
