@@ -34,7 +34,7 @@ def find_project(folder: Path | None = None) -> Path:
     """The folder with the pipeline's files: `folder` (here by default).
 
     Raises:
-        ArtifactError: it lacks one of them.
+        ArtifactError: it lacks one of them, or is not under git.
     """
     here = (folder or Path.cwd()).resolve()
     missing = [name for name in PROJECT_FILES if not (here / name).is_file()]
@@ -43,6 +43,12 @@ def find_project(folder: Path | None = None) -> Path:
             f"{here} has no {' and no '.join(missing)}",
             "malgil works in the root of its project",
             "change to that folder (the one with dvc.yaml), or restore the file from git",
+        )
+    if not any((folder / ".git").exists() for folder in (here, *here.parents)):
+        raise ArtifactError(
+            f"{here} is not in a git repository",
+            "DVC and the lineage of a version need one",
+            "git init",
         )
     return here
 

@@ -166,7 +166,9 @@ def _told(results: dict[Line, ReleaseResult]) -> bool:
     """Whether the last summary, and so its report, has these results."""
     try:
         before = json.loads(SUMMARY.read_text("utf-8"))["release"]
-        return all(before[line]["version"] == result["version"] for line, result in results.items())
+        return all(
+            dict(result, already=True) == dict(before[line], already=True) for line, result in results.items()
+        )
     except (OSError, ValueError, KeyError, TypeError):
         return False
 

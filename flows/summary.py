@@ -95,7 +95,7 @@ def data_figures(build: Path) -> dict[str, Any]:
         "hours": round(sum(table.column("duration_s").to_pylist()) / 3600, 4),
         "voices": len(set(table.column("speaker").to_pylist())),
         "quarantined": quarantined,
-        "synthetic": (build / "corpus/commands.parquet").is_file(),
+        "synthetic": bool(read_json(build / "validated/result.json")["synthetic"]),
     }
 
 

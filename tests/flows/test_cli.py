@@ -24,6 +24,7 @@ def project(tmp_path: Path) -> Path:
     for name in ("params.yaml", "dvc.yaml", ".dvc/config"):
         (tmp_path / name).parent.mkdir(exist_ok=True)
         shutil.copy(ROOT / name, tmp_path / name)
+    subprocess.run(["git", "init", "-q", str(tmp_path)], check=True)
     return tmp_path
 
 
@@ -58,6 +59,12 @@ def test_a_folder_that_is_no_project_is_said(tmp_path: Path) -> None:
     ended = malgil("run", folder=tmp_path)
     assert ended.returncode == 2
     assert "has no params.yaml and no dvc.yaml" in ended.stderr and "Traceback" not in ended.stderr
+
+
+def test_a_project_without_git_is_said(project: Path) -> None:
+    shutil.rmtree(project / ".git")
+    ended = malgil("run", folder=project)
+    assert ended.returncode == 2 and "Next: git init" in ended.stderr
 
 
 def test_an_unknown_line_is_refused(project: Path) -> None:

@@ -22,7 +22,7 @@ STARTS_S = 400.0
 @pytest.fixture(scope="module")
 def up(
     tmp_path_factory: pytest.TempPathFactory,
-    copy_project: Callable[[Path], Path],
+    copy_project: Callable[..., Path],
     project_environment: dict[str, str],
 ) -> Iterator[dict[str, Any]]:
     """A project copy in which `malgil up` runs; what it wrote to store/up.json, and more."""
