@@ -51,12 +51,7 @@ def write_prepared(folder: Path, *, train: int = 60, validation: int = 8, test: 
 def tokenizer() -> PreTrainedTokenizerFast:
     """Byte-level BPE that splits digits as SmolLM2's does, trained on the grammar."""
     made = Tokenizer(models.BPE())
-    made.pre_tokenizer = pre_tokenizers.Sequence(
-        [
-            pre_tokenizers.Digits(individual_digits=True),
-            pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=True),
-        ]
-    )
+    made.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=True)
     made.decoder = decoders.ByteLevel()
     texts = [row["written"] + json.dumps(row["tool_call"], ensure_ascii=False) for row in rows(200)]
     texts += ["it's 30 min, isn't it? 3000 2024 1234567890 " * 3]
@@ -66,6 +61,13 @@ def tokenizer() -> PreTrainedTokenizerFast:
         initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
     )
     made.train_from_iterator(texts, trainer)
+    # only now, so that the vocabulary holds numbers which a wrong pre-tokenizer would use
+    made.pre_tokenizer = pre_tokenizers.Sequence(
+        [
+            pre_tokenizers.Digits(individual_digits=True),
+            pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=True),
+        ]
+    )
     return PreTrainedTokenizerFast(
         tokenizer_object=made,
         bos_token=SPECIAL[1],

@@ -70,7 +70,7 @@ def evaluate(
         ),
         "onnx_int8": (onnx, onnx.sha256),
     }
-    metrics: dict[str, Any] = {"normaliser": data.normaliser, "synthetic": True}
+    metrics: dict[str, Any] = {"normaliser": data.normaliser}
     tables = []
     for name, (recogniser, sha256) in systems.items():
         began = time.monotonic()

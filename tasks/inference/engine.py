@@ -7,23 +7,30 @@ An engine is made from files and used as a context manager or until the process 
 from collections.abc import Callable, Sequence
 from typing import Protocol
 
+from tasks.llm.constrain import Choices
+
 Advance = Callable[[int], None]
+Allowed = Sequence[Sequence[str] | None]
 
 
 class Engine(Protocol):
     """A language model that answers greedily."""
 
     def generate(
-        self, prompts: Sequence[str], max_tokens: int, *, opening: str = "", advance: Advance | None = None
+        self,
+        prompts: Sequence[str],
+        max_tokens: int,
+        *,
+        allowed: Allowed | None = None,
+        advance: Advance | None = None,
     ) -> list[str]:
         """The answers to rendered prompts, in their order, without the end-of-turn token.
 
         Args:
             prompts: as `tasks.llm.chat.render_prompt` gives them.
             max_tokens: longest answer.
-            opening: an answer whose text does not start with this is stopped at once; what stands by then
-                is returned. A caller that only accepts JSON objects passes "{" and saves the ramblings of
-                an untuned model, without changing whether any answer is right.
+            allowed: for each prompt the only answers it may get, as `tasks.llm.constrain` lists them, or
+                None where any answer may come. The most likely allowed token is taken at every place.
             advance: called with the number of answers just finished.
 
         Raises:
@@ -34,10 +41,12 @@ class Engine(Protocol):
         """Token ids of a text in which special tokens are written out; nothing is added."""
 
 
-def goes_astray(answer: str, opening: str) -> bool:
-    """Whether an unfinished answer can no longer start with `opening` (leading white space aside)."""
-    text = answer.lstrip()
-    return not (text.startswith(opening) or opening.startswith(text))
+def choices_for(
+    allowed: Allowed | None, number: int, tokenise: Callable[[str], list[int]], end: int
+) -> Choices | None:
+    """The tree of allowed answers of prompt `number`, each ending with the end-of-turn token."""
+    answers = allowed[number] if allowed is not None else None
+    return None if answers is None else Choices([[*tokenise(answer), end] for answer in answers])
 
 
 def shared_prefix(prompts: Sequence[Sequence[int]]) -> int:

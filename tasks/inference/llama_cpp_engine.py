@@ -5,6 +5,7 @@ computed once and shared in the key-value cache.
 """
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -13,9 +14,10 @@ from jinja2.exceptions import TemplateError
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 
 from tasks.errors import ModelError
-from tasks.inference.engine import Advance, goes_astray, shared_prefix
+from tasks.inference.engine import Advance, Allowed, choices_for, shared_prefix
+from tasks.llm.constrain import Choices
 
-ROW_TOKENS = 512  # most tokens decoded in one call
+ROW_TOKENS = 512  # most tokens decoded in one call; half for prompts that enter, half for answers
 
 
 class LlamaCppEngine:
@@ -117,7 +119,12 @@ class LlamaCppEngine:
         return np.array(self._context.get_logits_ith(-1), dtype=np.float32)
 
     def generate(
-        self, prompts: Sequence[str], max_tokens: int, *, opening: str = "", advance: Advance | None = None
+        self,
+        prompts: Sequence[str],
+        max_tokens: int,
+        *,
+        allowed: Allowed | None = None,
+        advance: Advance | None = None,
     ) -> list[str]:
         """See `Engine.generate`."""
         if not prompts:
@@ -130,7 +137,7 @@ class LlamaCppEngine:
                 f"does not fit the context of {self.context} tokens",
                 "shorten the command, or raise the engine's context",
             )
-        return _Batch(self, ids, max_tokens, opening, advance).run()
+        return _Batch(self, ids, max_tokens, allowed, advance).run()
 
     def _decode(self, entries: Sequence[tuple[int, int, int, bool]]) -> None:
         """Decodes (token, position, sequence, wants logits) entries, all in one call."""
@@ -151,76 +158,120 @@ def _model_class(llama_cpp: Any) -> Any:
     return Model
 
 
+@dataclass
+class _Slot:
+    """A prompt that is being answered.
+
+    Attributes:
+        number: which prompt.
+        pending: tokens not yet decoded; the logits after the last of them choose the next token.
+        position: place of the first pending token.
+        choices: what the answer may be; None for anything.
+    """
+
+    number: int
+    pending: list[int]
+    position: int
+    choices: Choices | None
+
+
 class _Batch:
-    """One call of `generate`: prompts enter slots as slots come free. Sequence 0 keeps the prefix."""
+    """One call of `generate`: prompts enter slots as slots come free. Sequence 0 keeps the prefix.
+
+    Where the choices leave one way only, the tokens up to the next decision are decoded at once.
+    """
 
     def __init__(
         self,
         engine: LlamaCppEngine,
         ids: list[list[int]],
         max_tokens: int,
-        opening: str,
+        allowed: Allowed | None,
         advance: Advance | None,
     ) -> None:
-        self.engine, self.ids, self.max_tokens, self.opening = engine, ids, max_tokens, opening
+        self.engine, self.ids, self.max_tokens, self.allowed = engine, ids, max_tokens, allowed
         self.advance = advance
         self.prefix = shared_prefix(ids)
         self.answers: list[list[int]] = [[] for _ in ids]
         self.context, self.vocabulary = engine._context, engine._vocabulary
         self.sampler = engine._llama_cpp.LlamaSampler(engine._llama_cpp.LlamaSamplerChainParams())
         self.sampler.add_greedy()
+        self.running: dict[int, _Slot] = {}  # by sequence
+        self.free = list(range(1, engine.slots + 1))
 
     def run(self) -> list[str]:
         """Decodes everything; returns the answers' text."""
         self.context.kv_cache_clear()
         if self.prefix:
-            self.engine._decode(
-                [(token, place, 0, False) for place, token in enumerate(self.ids[0][: self.prefix])]
-            )
+            start = self.ids[0][: self.prefix]
+            self.engine._decode([(token, place, 0, False) for place, token in enumerate(start)])
         waiting = list(range(len(self.ids)))[::-1]
-        free = list(range(1, self.engine.slots + 1))
-        running: dict[int, int] = {}  # slot → prompt
-        while waiting or running:
-            entries: list[tuple[int, int, int, bool]] = []
-            sampled: list[int] = []  # slots in the order of their logits
-            places: list[int] = []
-            for slot, number in running.items():
-                position = len(self.ids[number]) + len(self.answers[number]) - 1
-                entries.append((self.answers[number][-1], position, slot, True))
-                sampled.append(slot)
-                places.append(len(entries) - 1)
-            while waiting and free and len(entries) + len(self.ids[waiting[-1]]) - self.prefix <= ROW_TOKENS:
-                number, slot = waiting.pop(), free.pop()
-                self._enter(number, slot, entries)
-                running[slot] = number
-                sampled.append(slot)
-                places.append(len(entries) - 1)
-            self.engine._decode(entries)
-            for slot, place in zip(sampled, places, strict=True):
-                if self._take(running[slot], self.sampler.sample(self.context, place)):
-                    self.context.memory_seq_rm(slot, -1, -1)
-                    del running[slot]
-                    free.append(slot)
-                    if self.advance:
-                        self.advance(1)
+        while waiting or self.running:
+            width = sum(len(slot.pending) for slot in self.running.values())
+            while waiting and self.free and width + len(self.ids[waiting[-1]]) - self.prefix <= ROW_TOKENS // 2:
+                width += self._enter(waiting.pop())
+            self._step()
         return [self.vocabulary.detokenize(answer, 4096, False, True) for answer in self.answers]
 
-    def _enter(self, number: int, slot: int, entries: list[tuple[int, int, int, bool]]) -> None:
+    def _enter(self, number: int) -> int:
+        """Gives a prompt a slot; returns how many tokens it adds to the next call."""
+        sequence = self.free.pop()
         if self.prefix:
-            self.context.memory_seq_cp(0, slot, 0, self.prefix)
+            self.context.memory_seq_cp(0, sequence, 0, self.prefix)
         own = self.ids[number][self.prefix :]
-        for place, token in enumerate(own, self.prefix):
-            entries.append((token, place, slot, place == len(self.ids[number]) - 1))
+        choices = choices_for(self.allowed, number, self.engine.tokenise, self.engine.end_token())
+        slot = _Slot(number, own, self.prefix, choices)
+        self.running[sequence] = slot
+        return len(own) + self._follow(slot)
 
-    def _take(self, number: int, token: int) -> bool:
-        """Adds a token to an answer; True when the answer is finished."""
-        answer = self.answers[number]
-        if self.vocabulary.is_eog(token):
+    def _step(self) -> None:
+        """Decodes what is pending and takes one decision in every slot."""
+        entries: list[tuple[int, int, int, bool]] = []
+        places: dict[int, int] = {}
+        for sequence, slot in self.running.items():
+            last = len(slot.pending) - 1
+            for offset, token in enumerate(slot.pending):
+                entries.append((token, slot.position + offset, sequence, offset == last))
+            places[sequence] = len(entries) - 1
+        self.engine._decode(entries)
+        for sequence, slot in list(self.running.items()):
+            slot.position += len(slot.pending)
+            slot.pending = []
+            if not self._ended(slot):
+                self._take(slot, self._choose(slot, places[sequence]))
+            if self._ended(slot):
+                self.context.memory_seq_rm(sequence, -1, -1)
+                del self.running[sequence]
+                self.free.append(sequence)
+                if self.advance:
+                    self.advance(1)
+
+    def _choose(self, slot: _Slot, place: int) -> int:
+        if slot.choices is None:
+            return int(self.sampler.sample(self.context, place))
+        tokens = slot.choices.tokens
+        logits = self.context.get_logits_ith(place)
+        token = max(tokens, key=lambda token: logits[token])
+        slot.choices.take(token)
+        return token
+
+    def _take(self, slot: _Slot, token: int) -> None:
+        """Adds a token to the answer, and those that leave no choice after it."""
+        slot.pending.append(token)
+        if not self.vocabulary.is_eog(token):
+            self.answers[slot.number].append(token)
+            self._follow(slot)
+
+    def _follow(self, slot: _Slot) -> int:
+        forced = slot.choices.forced() if slot.choices is not None else []
+        slot.pending = slot.pending + forced
+        self.answers[slot.number] += [token for token in forced if not self.vocabulary.is_eog(token)]
+        return len(forced)
+
+    def _ended(self, slot: _Slot) -> bool:
+        """Whether nothing more is to be chosen."""
+        if slot.choices is not None and not slot.choices.tokens:
             return True
-        answer.append(token)
-        if len(answer) >= self.max_tokens:
+        if slot.pending and self.vocabulary.is_eog(slot.pending[-1]):
             return True
-        text = (
-            self.vocabulary.detokenize(answer, 4096, False, True) if len(answer) <= 4 and self.opening else ""
-        )
-        return bool(text) and goes_astray(text, self.opening)
+        return len(self.answers[slot.number]) >= self.max_tokens

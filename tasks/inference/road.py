@@ -24,6 +24,7 @@ from tasks.errors import ArtifactError, DataError
 from tasks.inference.engine import Advance
 from tasks.inference.llama_cpp_engine import LlamaCppEngine
 from tasks.llm.chat import Tools, canonical, exact_match, load_tools, messages
+from tasks.llm.constrain import possible_answers
 from tasks.progress import Progress, track
 from tasks.settings import EvaluateRoad
 from tasks.stage import run_stage
@@ -41,7 +42,12 @@ class Answer:
 
 
 def answer(
-    engine: LlamaCppEngine, transcripts: Sequence[str], max_tokens: int, *, advance: Advance | None = None
+    engine: LlamaCppEngine,
+    transcripts: Sequence[str],
+    tools: Tools,
+    max_tokens: int,
+    *,
+    advance: Advance | None = None,
 ) -> list[Answer]:
     """Tool calls, as text, for spoken transcripts. `tasks.llm.chat.parse_tool_call` validates one.
 
@@ -50,7 +56,8 @@ def answer(
     """
     written = [inverse_normalise(transcript) for transcript in transcripts]
     prompts = [engine.render(messages(text)) for text in written]
-    said = engine.generate(prompts, max_tokens, opening="{", advance=advance)
+    allowed = [possible_answers(text, tools) for text in written]
+    said = engine.generate(prompts, max_tokens, allowed=allowed, advance=advance)
     return [Answer(*pair) for pair in zip(written, said, strict=True)]
 
 
@@ -118,7 +125,7 @@ def _drive(
         for place in track(places, f"listen {split}", unit="utterances")
     ]
     with Progress(f"understand {split}", len(places), "commands") as progress:
-        answers = answer(engine, heard, params.max_new_tokens, advance=progress.advance)
+        answers = answer(engine, heard, tools, params.max_new_tokens, advance=progress.advance)
     return [
         _sample(rows.iloc[place], split, text, said, tools)
         for place, text, said in zip(places, heard, answers, strict=True)

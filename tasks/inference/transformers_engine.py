@@ -10,8 +10,9 @@ from typing import Any
 import torch
 from transformers import DynamicCache
 
-from tasks.inference.engine import Advance, goes_astray, shared_prefix
+from tasks.inference.engine import Advance, Allowed, choices_for, shared_prefix
 from tasks.inference.loading import load_model, load_tokenizer
+from tasks.llm.constrain import Choices
 
 
 class TransformersEngine:
@@ -40,7 +41,12 @@ class TransformersEngine:
             return self.model(torch.tensor([list(ids)]), logits_to_keep=1).logits[0, -1].numpy()
 
     def generate(
-        self, prompts: Sequence[str], max_tokens: int, *, opening: str = "", advance: Advance | None = None
+        self,
+        prompts: Sequence[str],
+        max_tokens: int,
+        *,
+        allowed: Allowed | None = None,
+        advance: Advance | None = None,
     ) -> list[str]:
         """See `Engine.generate`."""
         if not prompts:
@@ -51,7 +57,9 @@ class TransformersEngine:
         answers: list[str] = [""] * len(ids)
         for start in range(0, len(order), self.batch):
             numbers = order[start : start + self.batch]
-            texts = self._answer([ids[number] for number in numbers], max_tokens, opening, prefix)
+            end = self.tokenizer.eos_token_id
+            choices = [choices_for(allowed, number, self.tokenise, end) for number in numbers]
+            texts = self._answer([ids[number] for number in numbers], choices, max_tokens, prefix)
             for number, text in zip(numbers, texts, strict=True):
                 answers[number] = text
             if advance:
@@ -59,7 +67,9 @@ class TransformersEngine:
         return answers
 
     @torch.inference_mode()
-    def _answer(self, ids: list[list[int]], max_tokens: int, opening: str, prefix: int) -> list[str]:
+    def _answer(
+        self, ids: list[list[int]], choices: list[Choices | None], max_tokens: int, prefix: int
+    ) -> list[str]:
         """Decodes one batch; rows that are finished leave it. The first `prefix` tokens are computed once."""
         cache = DynamicCache(config=self.model.config)
         if prefix:
@@ -88,14 +98,15 @@ class TransformersEngine:
                 use_cache=True,
                 logits_to_keep=1,
             )
-            chosen = out.logits[:, -1].argmax(-1).tolist()
+            chosen = [
+                pick(logits, choices[number]) for number, logits in zip(alive, out.logits[:, -1], strict=True)
+            ]
             kept = []
             for row, (number, token) in enumerate(zip(alive, chosen, strict=True)):
                 if token == end:
                     continue
                 answers[number].append(token)
-                if not self._astray(answers[number], opening):
-                    kept.append(row)
+                kept.append(row)
             if not kept:
                 break
             if len(kept) < len(alive):
@@ -108,7 +119,12 @@ class TransformersEngine:
             positions = positions[:, -1:] + 1
         return [self.tokenizer.decode(answer, skip_special_tokens=True) for answer in answers]
 
-    def _astray(self, answer: list[int], opening: str) -> bool:
-        if not opening or len(answer) > 4:
-            return False
-        return goes_astray(self.tokenizer.decode(answer), opening)
+
+def pick(logits: torch.Tensor, choices: Choices | None) -> int:
+    """The most likely token, among the choices if there are any; the choices go on with it."""
+    if choices is None:
+        return int(logits.argmax())
+    tokens = choices.tokens
+    token = tokens[int(logits[tokens].argmax())] if len(tokens) > 1 else tokens[0]
+    choices.take(token)
+    return token

@@ -34,6 +34,7 @@ class Tools:
 
     def __init__(self, definitions: Sequence[Mapping[str, Any]]) -> None:
         self._validators: dict[str, Draft202012Validator] = {}
+        self.schemas: dict[str, Mapping[str, Any]] = {}  # by tool name
         for definition in definitions:
             function = definition.get("function", definition)
             name, schema = function.get("name"), function.get("parameters")
@@ -46,6 +47,7 @@ class Tools:
                     f"tool {name!r}", f"its parameters are no JSON Schema ({error.message})"
                 ) from error
             self._validators[name] = Draft202012Validator(schema)
+            self.schemas[name] = schema
         if not self._validators:
             raise _bad_tools("the list of tools", "is empty; at least one tool is needed")
 

@@ -21,6 +21,7 @@ from tasks.inference.llama_cpp_engine import LlamaCppEngine
 from tasks.inference.loading import load_tokenizer
 from tasks.inference.transformers_engine import TransformersEngine
 from tasks.llm.chat import Tools, load_tools, render_prompt
+from tasks.llm.constrain import possible_answers
 from tasks.llm.metrics import Judged, judge, share_exact
 from tasks.llm.rows import read_rows
 from tasks.progress import Progress
@@ -77,7 +78,8 @@ def answer(
     """The judged answers of one system, and its tokens per second."""
     with Progress(f"evaluate {system}", len(rows), "commands") as progress:
         began = time.monotonic()
-        texts = engine.generate(prompts, max_tokens, opening="{", advance=progress.advance)
+        allowed = [possible_answers(row["written"], tools) for row in rows]
+        texts = engine.generate(prompts, max_tokens, allowed=allowed, advance=progress.advance)
         seconds = time.monotonic() - began
     return judge(rows, texts, tools), _tokens(engine.tokenise, prompts, texts) / seconds
 

@@ -5,7 +5,6 @@ references and lengths), they are read back; otherwise its published files answe
 once, and the answers are kept in store/champions.
 """
 
-import json
 import logging
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -86,31 +85,24 @@ def ask_recogniser(folder: Path, tests: Questions, params: Params) -> tuple[Answ
 def ask_engine(folder: Path, tests: Questions, params: Params) -> tuple[Answer, ...]:
     """Answers today's test examples with a published GGUF, its own template, system prompt and tools."""
     from tasks.inference.llama_cpp_engine import LlamaCppEngine
-    from tasks.llm.chat import canonical, exact_match, load_tools
+    from tasks.llm.chat import load_tools
+    from tasks.llm.evaluate import answer
+    from tasks.llm.rows import read_rows
 
-    about = read_json(folder / ABOUT)
+    about, tools = read_json(folder / ABOUT), load_tools(folder / "tools.json")
     engine = LlamaCppEngine(folder / about["serves"])
-    wanted = {answer.id for answer in tests.items}
-    lines = (tests.prepared / "llm/test.jsonl").read_text(encoding="utf-8").splitlines()
-    rows = [row for row in map(json.loads, lines) if str(row["id"]) in wanted]
+    wanted = {item.id for item in tests.items}
+    everything = read_rows(tests.prepared / "llm/test.jsonl", load_tools(tests.prepared / "llm/tools.json"))
+    rows = [row for row in everything if row["id"] in wanted]
     prompts = [
         engine.render(
             [{"role": "system", "content": about["system"]}, {"role": "user", "content": row["written"]}]
         )
         for row in rows
     ]
-    texts = engine.generate(prompts, params.evaluate_llm.max_new_tokens, opening="{")
-    tools = load_tools(folder / "tools.json")
+    judged, _ = answer("champion", engine, prompts, rows, tools, params.evaluate_llm.max_new_tokens)
     return tuple(
-        Answer(
-            "test",
-            str(row["id"]),
-            str(row["id"]),
-            canonical(row["tool_call"]),
-            0.0 if exact_match(text, row["tool_call"], tools) else 1.0,
-            1.0,
-        )
-        for row, text in zip(rows, texts, strict=True)
+        Answer("test", one.id, one.id, one.reference, 0.0 if one.exact else 1.0, 1.0) for one in judged
     )
 
 

@@ -5,12 +5,13 @@ from pathlib import Path
 import pytest
 import torch
 
+from tasks.data.grammar import TOOLS
 from tasks.errors import ArtifactError, ModelError
-from tasks.inference.engine import Engine, goes_astray, shared_prefix
+from tasks.inference.engine import Engine, shared_prefix
 from tasks.inference.llama_cpp_engine import LlamaCppEngine
 from tasks.inference.road import answer, served_file
 from tasks.inference.transformers_engine import TransformersEngine
-from tasks.llm.chat import messages, render_prompt
+from tasks.llm.chat import Tools, messages, parse_tool_call, render_prompt, render_tool_call
 from tests import tiny_llm
 
 TOKENS = 16
@@ -62,23 +63,32 @@ def test_engines_agree(
 
 
 @pytest.mark.parametrize("name", ["torch_engine", "cpp_engine"])
-def test_an_opening_stops_what_cannot_be_right(
-    name: str, prompts: list[str], request: pytest.FixtureRequest
+def test_allowed_answers_are_chosen_greedily(
+    name: str, prompts: list[str], torch_engine: TransformersEngine, request: pytest.FixtureRequest
 ) -> None:
+    """Against a walk written out: at every place the most likely token that an allowed answer has there."""
     engine: Engine = request.getfixturevalue(name)
-    full = engine.generate(prompts, TOKENS)
-    short = engine.generate(prompts, TOKENS, opening="{")
-    for one, other in zip(full, short, strict=True):
-        assert one.startswith(other.rstrip("\ufffd"))
-        assert (one == other) or not one.lstrip().startswith("{")
+    calls = [render_tool_call(row["tool_call"]) for row in tiny_llm.rows(11)]
+    allowed = [calls, calls[:1], calls[:4], calls[3:]]
+    expected = [walk(torch_engine, prompt, some) for prompt, some in zip(prompts[:4], allowed, strict=True)]
+    said = engine.generate(prompts[:4], 64, allowed=allowed)
+    assert said == expected
+    assert said[1] == calls[0]
+    mixed = engine.generate(prompts[:3], TOKENS, allowed=[None, calls[:1], None])
+    free = engine.generate(prompts[:3], TOKENS)
+    assert (mixed[0], mixed[2]) == (free[0], free[2])
 
 
-@pytest.mark.parametrize(
-    ("text", "astray"),
-    [("", False), ("  ", False), ("\n{", False), ('{"name', False), ("[", True), ("네", True)],
-)
-def test_going_astray(text: str, astray: bool) -> None:
-    assert goes_astray(text, "{") is astray
+def walk(engine: TransformersEngine, prompt: str, answers: list[str]) -> str:
+    """Greedy decoding over a list of answers, one full forward pass per token."""
+    end = engine.tokenizer.eos_token_id
+    left = [[*engine.tokenise(answer), end] for answer in answers]
+    said: list[int] = []
+    while not said or said[-1] != end:
+        logits = engine.logits([*engine.tokenise(prompt), *said])
+        said.append(max({ids[len(said)] for ids in left}, key=lambda token: logits[token]))
+        left = [ids for ids in left if ids[: len(said)] == said]
+    return str(engine.tokenizer.decode(said[:-1]))
 
 
 def test_shared_prefix_leaves_each_prompt_a_token() -> None:
@@ -102,12 +112,13 @@ def test_files_that_are_no_model_are_said(gguf_file: Path, tmp_path: Path) -> No
         TransformersEngine(tmp_path)
 
 
-def test_a_transcript_is_written_with_digits_before_it_is_asked(cpp_engine: LlamaCppEngine) -> None:
-    (said,) = answer(cpp_engine, ["거실 온도 이십사 도로 맞춰 줘"], 8)
-    assert said.written == "거실 온도 24도로 맞춰 줘"
-    assert (
-        said.hypothesis == cpp_engine.generate([cpp_engine.render(messages(said.written))], 8, opening="{")[0]
-    )
+def test_a_transcript_is_written_with_digits_and_answered_within_the_schema(
+    cpp_engine: LlamaCppEngine,
+) -> None:
+    tools = Tools(TOOLS)
+    (said,) = answer(cpp_engine, ["거실 에어컨 온도 이십사 도로 맞춰 줘"], tools, 64)
+    assert said.written == "거실 에어컨 온도 24도로 맞춰 줘"
+    assert parse_tool_call(said.hypothesis, tools) is not None  # even from random weights
 
 
 def test_the_file_that_serves_is_found_by_its_type(tmp_path: Path) -> None:
