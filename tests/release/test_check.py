@@ -10,8 +10,10 @@ import pytest
 
 from tasks.artifacts import read_json, sha256_file, write_json, write_parquet
 from tasks.errors import ArtifactError, ModelError
-from tasks.release.champion import Questions, ask_recogniser
+from tasks.release.champion import Questions, ask_engine, ask_recogniser
 from tasks.release.check import engine_loads, recogniser_loads
+from tasks.release.decide import Answer
+from tasks.release.evidence import llm_answers
 
 
 @pytest.fixture(scope="module")
@@ -93,3 +95,35 @@ def test_a_champion_answers_the_test_set_of_today(shipped, tmp_path, params):
     assert len(answers) == 8
     assert all(answer.units == 3 and answer.reference == "불 켜 줘" for answer in answers)
     assert json.dumps([list(answer) for answer in answers])
+
+
+def test_a_whole_gguf_loads_and_answers_as_a_champion(tmp_path, params):
+    from tasks.gguf.convert import FILE_NAME, convert
+    from tasks.llm.chat import SYSTEM, load_tools
+    from tasks.llm.evaluate import evaluate
+    from tasks.llm.rows import read_rows
+    from tests import tiny_llm
+
+    merged = tiny_llm.write_model(tmp_path / "merged")
+    prepared = tiny_llm.write_prepared(tmp_path / "prepared/llm")
+    published = tmp_path / "published"
+    published.mkdir()
+    settings = params.convert_llm.model_copy(update={"name": "tiny"})
+    convert(settings, merged=merged, gguf_f16=published)
+    (published / FILE_NAME).rename(published / "malgil-llm-Q8_0.gguf")
+    (published / "tools.json").write_bytes((prepared / "tools.json").read_bytes())
+    about = {"serves": "malgil-llm-Q8_0.gguf", "quantisation": "Q8_0", "system": SYSTEM}
+    write_json(published / "malgil.json", about)
+    engine_loads(published)
+    rows = read_rows(prepared / "test.jsonl", load_tools(prepared / "tools.json"))
+    items = tuple(Answer("test", row["id"], row["id"], "", 0, 1) for row in rows)
+    asked = ask_engine(published, Questions(tmp_path / "prepared", items), params)
+    evaluate(
+        params.evaluate_llm,
+        base=merged,
+        merged=merged,
+        gguf=published,
+        prepared=prepared,
+        out_dir=tmp_path / "out",
+    )
+    assert asked == llm_answers(tmp_path / "out/samples.parquet", "Q8_0")  # as the stage itself answers
