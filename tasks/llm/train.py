@@ -36,6 +36,7 @@ from tasks.tracking import JsonlTracker
 
 CLIP_NORM = 1.0
 BETAS = (0.9, 0.99)
+B_FACTOR = 4.0
 log = logging.getLogger("malgil.train_llm")
 
 
@@ -140,6 +141,15 @@ def learning_rate(step: int, steps: int, params: TrainLlm) -> float:
     return params.learning_rate * (steps - step) / max(1, steps - warmup)
 
 
+def _groups(model: Any) -> list[dict[str, Any]]:
+    """Parameter groups: B learns faster than A (LoRA+, Hayou et al. 2024)."""
+    named = [(name, weight) for name, weight in model.named_parameters() if weight.requires_grad]
+    return [
+        {"params": [weight for name, weight in named if "lora_B" not in name], "factor": 1.0},
+        {"params": [weight for name, weight in named if "lora_B" in name], "factor": B_FACTOR},
+    ]
+
+
 class _Run:
     """The loop with its optimizer and checkpoints."""
 
@@ -149,7 +159,7 @@ class _Run:
         self.params, self.model, self.rows, self.looks = params, model, rows, looks
         self.causal = model.get_base_model()
         self.weights = [weight for weight in model.parameters() if weight.requires_grad]
-        self.optimizer = torch.optim.AdamW(self.weights, betas=BETAS, weight_decay=0.0, fused=True)
+        self.optimizer = torch.optim.AdamW(_groups(model), betas=BETAS, weight_decay=0.0, fused=True)
         self.checkpoints = Checkpoints(work, key)
         self.step, self.seconds, self.loss = 0, 0.0, 0.0
         self._resume()
@@ -190,7 +200,7 @@ class _Run:
     def _update(self, row: Pack) -> None:
         rate = learning_rate(self.step, len(self.rows), self.params)
         for group in self.optimizer.param_groups:
-            group["lr"] = rate
+            group["lr"] = rate * group["factor"]
         torch.manual_seed(
             self.params.seed * 1_000_003 + self.step
         )  # dropout resumes without a stored generator
