@@ -159,7 +159,8 @@ def write_report_task(stages: dict[str, StageRun], results: dict[Line, ReleaseRe
     """Writes build/report.html."""
     from tasks.report import write_report
 
-    write_report(BUILD, results, {name: stage.summary() for name, stage in stages.items()}, REPORT)
+    told: dict[str, dict[str, Any]] = {line: {**result} for line, result in results.items()}
+    write_report(BUILD, told, {name: stage.summary() for name, stage in stages.items()}, REPORT)
 
 
 def _told(results: dict[Line, ReleaseResult]) -> bool:
