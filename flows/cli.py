@@ -13,7 +13,7 @@ import logging
 import signal
 import sys
 from enum import StrEnum
-from typing import Annotated, Any
+from typing import Annotated, Any, NoReturn
 
 import typer
 
@@ -61,8 +61,11 @@ def run(
         from flows import retrain
         from flows.table import print_table
 
-        api.wait()
-        summary = retrain.retrain(line=line.value, quick=quick, overrides=overrides or [])
+        try:
+            api.wait()
+            summary = retrain.retrain(line=line.value, quick=quick, overrides=overrides or [])
+        except KeyboardInterrupt:  # typer would turn it into a bare "Aborted."
+            _fail("stopped; start the same command again to go on", INTERRUPTED)
         print_table(summary)
 
 
@@ -124,11 +127,9 @@ def main() -> None:
     except OSError as error:
         known = explain_os_error(error)
         _fail(f"{type(known).__name__}: {known}", known.exit_code)
-    except KeyboardInterrupt:
-        _fail("stopped; start the same command again to go on", INTERRUPTED)
 
 
-def _fail(message: str, code: int) -> None:
+def _fail(message: str, code: int) -> NoReturn:
     from flows import process
 
     process.stop_all()
