@@ -91,6 +91,7 @@ class TrainAsr(Section):
     seed: int = setting("seed of the head, the order and the augmentation", "–", ge=0)
     steps: int = setting("optimizer steps", "steps", ge=1)
     learning_rate: float = setting("peak learning rate of AdamW", "1/step", gt=0)
+    head_factor: float = setting("learning rate of the new head over that of the encoder", "–", gt=0)
     warmup_share: float = setting("steps of linear warm-up", "fraction", ge=0, lt=1)
     batch_seconds: float = setting("padded audio per batch", "s", gt=0)
     joined_share: float = setting(
@@ -135,7 +136,7 @@ class TrainLlm(Section):
     rank: int = setting("LoRA rank", "–", ge=1, le=512)
     alpha: float = setting("LoRA alpha; the adapter is scaled by alpha / rank", "–", gt=0)
     dropout: float = setting("dropout before the adapter", "fraction", ge=0, lt=1)
-    learning_rate: float = setting("peak learning rate of AdamW", "1/step", gt=0)
+    learning_rate: float = setting("peak learning rate of A; that of B is four times as high", "1/step", gt=0)
     warmup_share: float = setting("steps of linear warm-up", "fraction", ge=0, lt=1)
     pack_length: int = setting("length of a packed row", "tokens", ge=32)
     max_tokens: int = setting(

@@ -37,6 +37,7 @@ PRE_TOKENIZERS: tuple[tuple[Any, str], ...] = (
     (BYTE_LEVEL, "gpt-2"),
 )
 log = logging.getLogger("malgil.convert")
+logging.getLogger("gguf").setLevel(logging.WARNING)  # it tells its own file names and byte order
 
 
 def convert(params: ConvertLlm, *, merged: Path, gguf_f16: Path) -> Path:
