@@ -7,6 +7,10 @@ from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 Row = Sequence[str]
+WORDS = (
+    "Release",
+    "Verdicts, with reasons",
+)  # tables of text; the others hold figures after the first column
 
 
 class Section(NamedTuple):
@@ -26,7 +30,7 @@ def sections(summary: Mapping[str, Any]) -> list[Section]:
         found.append(_llm(summary["llm"]))
     if summary["end_to_end"]:
         found.append(_road(summary["end_to_end"]))
-    found.append(_release(summary["release"]))
+    found += [_reasons(summary["release"]), _release(summary["release"])]
     found.append(_stages(summary["stages"], summary["wall_s"]))
     return found
 
@@ -41,7 +45,7 @@ def print_table(summary: Mapping[str, Any]) -> None:
     for section in sections(summary):
         table = Table(title=section.title, title_justify="left", title_style="bold", box=box.SIMPLE_HEAD)
         for number, name in enumerate(section.header):
-            numeric = number > 0 and section.title not in ("Release",)
+            numeric = number > 0 and section.title not in WORDS
             table.add_column(name, justify="right" if numeric else "left", overflow="fold")
         for row in section.rows:
             table.add_row(*row)
@@ -119,9 +123,13 @@ def _release(release: Mapping[str, Any]) -> Section:
     for line, result in release.items():
         version = "–" if result["version"] is None else f"{result['version']}"
         alias = result["alias"] or "–"
-        reasons = "\n".join(result["reasons"])
-        rows.append((line, result["verdict"], reasons, version, alias, result["published"] or "–"))
-    return Section("Release", ("line", "verdict", "reasons", "version", "alias", "published"), rows)
+        rows.append((line, result["verdict"], version, alias, result["published"] or "–"))
+    return Section("Release", ("line", "verdict", "version", "alias", "published"), rows)
+
+
+def _reasons(release: Mapping[str, Any]) -> Section:
+    rows = [(line, reason) for line, result in release.items() for reason in result["reasons"]]
+    return Section("Verdicts, with reasons", ("line", "reason"), rows)
 
 
 def _stages(stages: Mapping[str, Any], wall_s: float) -> Section:
