@@ -142,7 +142,9 @@ class TrainLlm(Section):
     max_tokens: int = setting(
         "training budget; examples are repeated or cut off to meet it", "tokens", ge=256
     )
-    validation_examples: int = setting("validation commands per look, from the start of the split", "examples", ge=1)
+    validation_examples: int = setting(
+        "validation commands per look, from the start of the split", "examples", ge=1
+    )
     evaluate_every: int = setting("steps between looks at the validation loss", "steps", ge=1)
     checkpoint_every: int = setting("steps between resumable checkpoints", "steps", ge=1)
 

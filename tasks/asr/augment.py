@@ -20,7 +20,7 @@ Audio = np.ndarray[Any, np.dtype[np.float32]]
 
 # Pauses between joined utterances, as a share of the longest silence allowed around them.
 _PAUSE_SHARE = 0.6
-_PLAIN_SHARE = 0.35  # examples without silence, so that clips cut close to the speech stay in the training
+_PLAIN_SHARE = 0.6  # examples without silence, so that clips cut close to the speech stay in the training
 _SPEED = (0.88, 1.14)  # resampling: moves formants, pitch and tempo together, as another vocal tract would
 _TILT = 0.35  # largest coefficient of the first-order filter that brightens or darkens an example
 _SNR_DB = (3.0, 40.0)  # drawn evenly; the top end is the hiss of a quiet room
@@ -34,7 +34,7 @@ class Augmentation:
     max_joined: int
     max_silence_s: float
     noise_share: float
-    voice_share: float = 0.5  # examples with another speed and spectral tilt
+    voice_share: float = 0.25  # examples with another speed and spectral tilt
     longest_s: float = 16.0  # joining stops before an example would be longer
 
     def scaled(self, strength: float) -> Augmentation:

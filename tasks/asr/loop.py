@@ -69,14 +69,17 @@ def train_steps(
     evaluate: Callable[[Any], dict[str, float]],
     what: str,
     normalise: bool = True,
+    head_factor: float = 1.0,
 ) -> Outcome:
     """Trains `model` in place for `schedule.steps`, continuing from `state` where it has a checkpoint.
 
+    `head_factor` multiplies the learning rate of the CTC head (`lm_head`): a fresh head on a pre-trained
+    encoder has further to go.
     `evaluate` returns metrics whose "score" (lower is better) chooses the best weights. Raises
     `ArtifactError` when the loss is not finite (through the tracker).
     """
     optimizer = torch.optim.AdamW(
-        model.parameters(), lr=0.0, betas=_BETAS, weight_decay=_WEIGHT_DECAY, fused=True
+        _groups(model, head_factor), lr=0.0, betas=_BETAS, weight_decay=_WEIGHT_DECAY, fused=True
     )
     outcome = Outcome()
     saved = state.load()
@@ -92,7 +95,7 @@ def train_steps(
         for plan in islice(plans, outcome.step, schedule.steps):
             model.train()
             for group in optimizer.param_groups:
-                group["lr"] = schedule.rate(outcome.step)
+                group["lr"] = schedule.rate(outcome.step) * group["factor"]
             batch = make_batch(plan, store, labels_of, normalise)
             loss = ctc_loss(model, batch)
             loss.backward()  # type: ignore[no-untyped-call]
@@ -113,6 +116,13 @@ def train_steps(
             if outcome.step % schedule.checkpoint_every == 0 and not last:
                 state.save(outcome.step, _resumable(model, optimizer, outcome))
     return outcome
+
+
+def _groups(model: Any, head_factor: float) -> list[dict[str, Any]]:
+    head = list(model.lm_head.parameters())
+    ids = {id(weight) for weight in head}
+    body = [weight for weight in model.parameters() if id(weight) not in ids]
+    return [{"params": body, "factor": 1.0}, {"params": head, "factor": head_factor}]
 
 
 def _evaluate(

@@ -95,6 +95,7 @@ def train(
         lambda current: validation_rates(Checkpoint(current, vocabulary, normalise, {}), heard, heard_store),
         "train asr",
         normalise,
+        params.head_factor,
     )
     about = {
         "kind": "ctc recogniser",

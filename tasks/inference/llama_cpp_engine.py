@@ -208,7 +208,9 @@ class _Batch:
         waiting = list(range(len(self.ids)))[::-1]
         while waiting or self.running:
             width = sum(len(slot.pending) for slot in self.running.values())
-            while waiting and self.free and width + len(self.ids[waiting[-1]]) - self.prefix <= ROW_TOKENS // 2:
+            while (
+                waiting and self.free and width + len(self.ids[waiting[-1]]) - self.prefix <= ROW_TOKENS // 2
+            ):
                 width += self._enter(waiting.pop())
             self._step()
         return [self.vocabulary.detokenize(answer, 4096, False, True) for answer in self.answers]

@@ -7,9 +7,9 @@ which of the values said goes where, and what verbs mean (on or off, open or clo
     string with an enum    the values that stand in the command; if none does, those that nearly do (a
                            recogniser misspells); a tool whose required value was not said is not meant.
                            Codes in Latin letters (on, off, open) are never said as they stand: all of them
-    integer                the numbers that stand in the command and the schema allows; also 0, for
-                           "nothing said"
-    optional argument      may be left out
+    integer                the numbers that stand in the command and the schema allows; beside another
+                           number also 0, for "nothing said" (seven o'clock: no minutes)
+    optional argument      may be left out, unless a value of its enum stands in the command
 """
 
 import itertools
@@ -96,7 +96,7 @@ def _calls(
         values = _values(kind, written, numbers)
         if values is None:
             return None
-        options[key] = values if key in required else [_ABSENT, *values]
+        options[key] = values if key in required or _named(kind, written) else [_ABSENT, *values]
     return (
         render_tool_call({"name": name, "arguments": _arguments(tuple(options), values)})
         for values in itertools.product(*options.values())
@@ -113,10 +113,16 @@ def _values(kind: Mapping[str, Any], written: str, numbers: Sequence[int]) -> li
         return _said([str(value) for value in kind["enum"]], written)
     if kind.get("type") == "integer":
         low, high = kind.get("minimum", 0), kind.get("maximum", float("inf"))
-        return [number for number in sorted({0, *numbers}) if low <= number <= high]
+        said = sorted({0, *numbers}) if numbers else []
+        return [number for number in said if low <= number <= high]
     if kind.get("type") == "boolean":
         return [False, True]
     return None
+
+
+def _named(kind: Mapping[str, Any], written: str) -> bool:
+    """Whether a value of the enum stands in the command as it is: what was said is not ignored."""
+    return any(str(value) in written for value in kind.get("enum", ()))
 
 
 def _said(values: Sequence[str], written: str) -> list[str]:
