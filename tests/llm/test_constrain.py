@@ -42,7 +42,7 @@ def test_minutes_may_be_none_beside_an_hour() -> None:
 
 
 def test_what_was_named_is_not_ignored() -> None:
-    assert all(call["room"] == "차고" for call in named("차고에서 재즈 들려 줘")["play_music"])
+    assert all(call["room"] == "베란다" for call in named("베란다에서 재즈 들려 줘")["play_music"])
     assert any("room" not in call for call in named("재즈 들려 줘")["play_music"])
 
 
