@@ -9,8 +9,12 @@ import pytest
 ROOT = Path(__file__).parents[2]
 # Left to right on the road. A room imports the root modules of tasks/ and rooms before it.
 ROOMS = ("data", "asr", "inference", "llm", "gguf", "release", "report")
-# The road drives both lines' shipped files, so this one stage stands at the right of them.
-RIGHT_OF_ALL = {"tasks.inference.road": "report"}
+# Modules that stand elsewhere than their room.
+PLACES = {
+    "tasks.inference.road": "report",  # the one stage that drives both lines' shipped files
+    "tasks.llm.chat": "data",  # pure text: what a prompt, a tool and a call look like
+    "tasks.llm.constrain": "data",  # pure text: which calls a command can mean; engines decode by it
+}
 MODULES = sorted(
     path for folder in ("flows", "tasks", "kernels/malgil_kernels") for path in (ROOT / folder).rglob("*.py")
 )
@@ -54,9 +58,10 @@ def assert_to_the_left(name: str, other: str) -> None:
 
 
 def room_of(name: str) -> str | None:
-    if name in RIGHT_OF_ALL:
-        return RIGHT_OF_ALL[name]
     parts = name.split(".")
+    for module in (name, ".".join(parts[:3])):  # a module, or a name in it
+        if module in PLACES:
+            return PLACES[module]
     return parts[1] if len(parts) > 1 and (ROOT / "tasks" / parts[1]).is_dir() else None
 
 

@@ -90,14 +90,21 @@ def collect(scope: ast.ClassDef | ast.FunctionDef, read: dict[str, set[str]]) ->
     }
     for node in ast.walk(scope):  # section = params.train_asr, self.params = params, params = load(...)
         if isinstance(node, ast.Assign) and len(node.targets) == 1:
-            target, value = ast.unparse(node.targets[0]), section_of(node.value, known)
-            if value:
-                known[target] = value
+            for target, value in pairs(node.targets[0], node.value):
+                if section := section_of(value, known):
+                    known[ast.unparse(target)] = section
     for node in ast.walk(scope):
         if isinstance(node, ast.Attribute):
             section = section_of(node.value, known)
             if section and section != "Params":
                 read[section].add(node.attr)
+
+
+def pairs(target: ast.expr, value: ast.expr) -> list[tuple[ast.expr, ast.expr]]:
+    """What is assigned to what: `a, b = x, y` is two."""
+    if isinstance(target, ast.Tuple) and isinstance(value, ast.Tuple):
+        return list(zip(target.elts, value.elts, strict=True))
+    return [(target, value)]
 
 
 def annotated(scope: ast.AST) -> list[tuple[str, str]]:

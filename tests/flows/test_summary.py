@@ -61,11 +61,11 @@ SHOWN = (
 def build(tmp_path: Path) -> Path:
     """The files of a finished run that a summary is made of."""
     frame = pd.DataFrame({"duration_s": [1800.0, 900.0, 900.0], "speaker": ["a", "a", "b"]})
-    for folder in ("validated", "corpus", "asr/evaluation", "llm/evaluation", "road"):
+    for folder in ("validated", "asr/evaluation", "llm/evaluation", "road"):
         (tmp_path / folder).mkdir(parents=True)
     frame.to_parquet(tmp_path / "validated/manifest.parquet")
     frame.head(2).to_parquet(tmp_path / "validated/quarantine.parquet")
-    frame.to_parquet(tmp_path / "corpus/commands.parquet")
+    (tmp_path / "validated/result.json").write_text('{"synthetic": true}')
     asr = {"checkpoint": RATES, "onnx_int8": RATES, "normaliser": "ko-1"}
     road = {"exact_match_unseen_sentences": 0.93, "exact_match_unseen_voices": 0.88, "asr": "x", "llm": "y"}
     for name, value in {"asr/evaluation": asr, "llm/evaluation": LLM, "road": road}.items():
