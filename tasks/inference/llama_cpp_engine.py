@@ -4,6 +4,7 @@ Several prompts decode at once, and the tokens that all of them share (system pr
 computed once and shared in the key-value cache.
 """
 
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -27,13 +28,13 @@ class LlamaCppEngine:
         path: the GGUF file.
         slots: prompts that decode at once.
         context: longest prompt and answer together, in tokens.
-        threads: for decoding.
+        threads: for decoding; OMP_NUM_THREADS by default, or 1: more than the free cores make it slower.
 
     Raises:
         ModelError: llama.cpp cannot load the file.
     """
 
-    def __init__(self, path: Path, *, slots: int = 8, context: int = 512, threads: int = 1) -> None:
+    def __init__(self, path: Path, *, slots: int = 8, context: int = 512, threads: int | None = None) -> None:
         from cyllama.llama import llama_cpp
 
         llama_cpp.disable_logging()
@@ -44,7 +45,7 @@ class LlamaCppEngine:
         settings.n_batch = settings.n_ubatch = ROW_TOKENS
         settings.n_seq_max = slots + 1
         settings.kv_unified = True  # so that the shared prefix is shared, not copied
-        settings.n_threads = settings.n_threads_batch = threads
+        settings.n_threads = settings.n_threads_batch = threads or int(os.environ.get("OMP_NUM_THREADS", "1"))
         model_settings = llama_cpp.LlamaModelParams()
         model_settings.n_gpu_layers = 0
         try:

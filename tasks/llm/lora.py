@@ -7,6 +7,7 @@ backwards; on a CPU these passes over memory cost about as much as the adapter's
 through PEFT's custom modules; the same numbers as PEFT's layer (a test compares outputs and gradients).
 """
 
+import warnings
 from typing import Any
 
 import torch
@@ -77,4 +78,6 @@ def add_lora(model: Any, *, rank: int, alpha: float, dropout: float, seed: int) 
         bias="none",
     )
     config._register_custom_module({nn.Linear: FusedLoraLinear})
-    return get_peft_model(model, config)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", FutureWarning)  # PEFT 0.21 reads a name that transformers renamed
+        return get_peft_model(model, config)

@@ -9,6 +9,7 @@ kept as they are.
 
 import logging
 import shutil
+import warnings
 from pathlib import Path
 
 import torch
@@ -31,7 +32,9 @@ def merge(*, base: Path, adapter: Path, merged: Path) -> None:
     """
     model, tokenizer = load_model(base), load_tokenizer(base)
     try:
-        model = PeftModel.from_pretrained(model, str(adapter)).merge_and_unload()
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", FutureWarning)  # PEFT 0.21 reads a name that transformers renamed
+            model = PeftModel.from_pretrained(model, str(adapter)).merge_and_unload()
     except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as error:
         raise unreadable(adapter, error) from error
     model = model.to(torch.float16)
