@@ -27,11 +27,6 @@ def test_no_package_files_under_tests() -> None:
     assert not list((ROOT / "tests").rglob("__init__.py"))
 
 
-def test_test_files_have_names_of_their_own() -> None:
-    names = [path.name for path in (ROOT / "tests").rglob("test_*.py")]
-    assert len(names) == len(set(names))
-
-
 def test_flows_has_no_module_named_like_a_library() -> None:
     """Prefect puts the folder of a flow first on the path."""
     libraries = set(sys.stdlib_module_names) | set(metadata.packages_distributions())

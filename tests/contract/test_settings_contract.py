@@ -70,30 +70,46 @@ def settings_read() -> dict[str, set[str]]:
     read: dict[str, set[str]] = defaultdict(set)
     for path in [*(ROOT / "tasks").rglob("*.py"), *(ROOT / "flows").rglob("*.py")]:
         tree = ast.parse(path.read_text("utf-8"))
+        names = imported_sections(tree)
         for node in ast.walk(tree):
             if isinstance(node, ast.ClassDef):
-                collect(node, read)
+                collect(node, names, read)
         for node in tree.body:
             if isinstance(node, ast.FunctionDef):
-                collect(node, read)
+                collect(node, names, read)
     for name in read:
         read[name] -= {"model_dump", "model_dump_json", "model_copy"}
     return read
 
 
-def collect(scope: ast.ClassDef | ast.FunctionDef, read: dict[str, set[str]]) -> None:
-    """Adds what a function or class reads; expressions are told apart by their text ("self.params")."""
-    known = {
-        text: CLASSES.get(kind, kind)
-        for text, kind in annotated(scope)
-        if kind in CLASSES or kind == "Params"
+def imported_sections(tree: ast.Module) -> dict[str, str]:
+    """What a file calls the classes of tasks.settings, and the section of each ("Params": the whole)."""
+    return {
+        alias.asname or alias.name: CLASSES.get(alias.name, alias.name)
+        for node in ast.walk(tree)
+        if isinstance(node, ast.ImportFrom) and node.module == "tasks.settings"
+        for alias in node.names
+        if alias.name in CLASSES or alias.name == "Params"
     }
+
+
+def collect(scope: ast.ClassDef | ast.FunctionDef, names: dict[str, str], read: dict[str, set[str]]) -> None:
+    """Adds what a function or class reads; expressions are told apart by their text ("self.params")."""
+    known = {text: names[kind] for text, kind in annotated(scope) if kind in names}
     for node in ast.walk(scope):  # section = params.train_asr, self.params = params, params = load(...)
         if isinstance(node, ast.Assign) and len(node.targets) == 1:
             for target, value in pairs(node.targets[0], node.value):
                 if section := section_of(value, known):
                     known[ast.unparse(target)] = section
     for node in ast.walk(scope):
+        if isinstance(node, ast.Call) and ast.unparse(node.func) == "getattr":
+            # by a name out of a table: the strings of this function that are keys of the section
+            section = section_of(node.args[0], known)
+            words = {
+                n.value for n in ast.walk(scope) if isinstance(n, ast.Constant) and isinstance(n.value, str)
+            }
+            if section in SECTIONS:
+                read[section] |= words & set(SECTIONS[section].model_fields)
         if isinstance(node, ast.Attribute):
             section = section_of(node.value, known)
             if section and section != "Params":
