@@ -108,7 +108,8 @@ def _make_all(lines: Sequence[Line]) -> dict[str, StageRun]:
     ends = [_chain(steps.LINES[name], steps.threads(len(lines)), after, futures) for name in lines]
     shipped = (BUILD / "asr/shipped", BUILD / "llm/gguf")
     if len(lines) == 2 or all(folder.exists() for folder in shipped):
-        _chain((steps.ROAD,), one_line, [future for end in ends for future in end], futures)
+        # llama.cpp's threads spin while they wait: on a busy machine a thread too many is many times slower
+        _chain((steps.ROAD,), steps.threads(2), [future for end in ends for future in end], futures)
     try:
         for future in futures.values():
             future.wait()
