@@ -22,7 +22,7 @@ from rapidfuzz import fuzz
 
 from tasks.llm.chat import Tools, render_tool_call
 
-MAX_CHOICES = 20_000
+MAX_CHOICES = 1_000
 NEARLY_SAID = 80.0  # percent of a value's letters (jamo) found in order in one place of the command
 _NUMBER = re.compile(r"\d+")
 _ABSENT = object()

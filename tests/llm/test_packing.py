@@ -31,9 +31,9 @@ def test_packed_logits_equal_separate_ones(base: Path, examples: list[Example], 
     packed = load_model(base, attention=PACKED).eval()
     plain = load_model(base).eval()
     with torch.no_grad():
-        for row in pack(examples, 300, prefix):
+        for row in pack(examples, 500, prefix):
             assert row.prefix == prefix and len(row.segments) > 1
-        together = torch.cat([packed_logits(packed, row) for row in pack(examples, 300, prefix)])
+        together = torch.cat([packed_logits(packed, row) for row in pack(examples, 500, prefix)])
         separate = torch.cat([alone(plain, example) for example in examples])
     torch.testing.assert_close(together, separate, rtol=1e-4, atol=1e-4)
 
