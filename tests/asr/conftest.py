@@ -91,6 +91,7 @@ def settings(encoder: Path) -> TrainAsr:
         steps=8,
         learning_rate=0.002,
         warmup_share=0.2,
+        head_factor=1.0,
         batch_seconds=4.0,
         joined_share=0.3,
         max_joined=3,

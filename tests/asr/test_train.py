@@ -49,6 +49,7 @@ def finished(
         steps=60,
         learning_rate=0.01,
         warmup_share=0.1,
+        head_factor=5.0,
         batch_seconds=3.0,
         joined_share=0.3,
         max_joined=3,
