@@ -25,7 +25,7 @@ from tasks.artifacts import new_folder, sha256_file, write_json, write_parquet
 from tasks.asr.augment import Audio
 from tasks.asr.checkpoint import use_threads
 from tasks.asr.metrics import cer, edit_counts, wer
-from tasks.asr.model import OnnxRecogniser, Recogniser, TorchRecogniser
+from tasks.asr.model import OnnxRecogniser, Recogniser, TorchRecogniser, Transcript
 from tasks.asr.prepared import PreparedSpeech, read_prepared
 from tasks.data.espeak import SAMPLE_RATE_HZ
 from tasks.errors import DataError
@@ -145,17 +145,16 @@ def run_system(name: str, recogniser: Recogniser, items: Sequence[Item]) -> pd.D
     """One row per item with the hypothesis, its edits and characters (both without spaces)."""
     # By length, so that a chunk pads little; the rows come back in the items' order.
     order = sorted(range(len(items)), key=lambda i: len(items[i].audio))
-    hypotheses = [""] * len(items)
+    heard = [Transcript("", "")] * len(items)
     with Progress(f"evaluate asr {name}", len(items), "utterances") as progress:
         for start in range(0, len(order), _CHUNK):
             chunk = order[start : start + _CHUNK]
-            for index, text in zip(
-                chunk, recogniser.transcribe([items[i].audio for i in chunk]), strict=True
-            ):
-                hypotheses[index] = text
+            said = recogniser.transcripts([items[i].audio for i in chunk])
+            for index, transcript in zip(chunk, said, strict=True):
+                heard[index] = transcript
             progress.advance(len(chunk))
     rows = []
-    for item, hypothesis in zip(items, hypotheses, strict=True):
+    for item, (hypothesis, greedy) in zip(items, heard, strict=True):
         counts = edit_counts("".join(item.reference.split()), "".join(hypothesis.split()))
         rows.append(
             {
@@ -166,6 +165,7 @@ def run_system(name: str, recogniser: Recogniser, items: Sequence[Item]) -> pd.D
                 "speaker": item.speaker,
                 "reference": item.reference,
                 "hypothesis": hypothesis,
+                "greedy": greedy,
                 "edits": counts.edits,
                 "characters": counts.reference,
             }
@@ -197,14 +197,17 @@ def rates(table: pd.DataFrame) -> dict[str, Any]:
         "cer_with_silence_unseen_voices": _cer(silent[silent["split"] == SPLITS[1]]),
         "cer_joined": _cer(joined[joined["split"] == SPLITS[0]]),
         "cer_joined_unseen_voices": _cer(joined[joined["split"] == SPLITS[1]]),
+        "cer_unseen_sentences_greedy": _cer(sentences, heard="greedy"),
+        "cer_unseen_voices_greedy": sum(_cer(own, heard="greedy") for _, own in voices.groupby("speaker"))
+        / len(unseen),
         "n_unseen_sentences": len(sentences),
         "n_unseen_voices": len(voices),
         "n_joined": int((joined["split"] == SPLITS[0]).sum()),
     }
 
 
-def _cer(rows: pd.DataFrame, spaces: bool = False) -> float:
-    return cer(rows["reference"].tolist(), rows["hypothesis"].tolist(), spaces)
+def _cer(rows: pd.DataFrame, spaces: bool = False, heard: str = "hypothesis") -> float:
+    return cer(rows["reference"].tolist(), rows[heard].tolist(), spaces)
 
 
 def _wer(rows: pd.DataFrame) -> float:

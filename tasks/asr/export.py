@@ -11,6 +11,7 @@ to use it alone.
 
 from __future__ import annotations
 
+import base64
 import json
 import logging
 import tempfile
@@ -28,6 +29,7 @@ from onnxruntime.quantization.shape_inference import quant_pre_process
 
 from tasks.artifacts import digest_folder, new_folder, sha256_file, write_json
 from tasks.asr.checkpoint import Checkpoint, load_checkpoint, use_threads, write_vocabulary
+from tasks.asr.language_model import LanguageModel
 from tasks.asr.model import ONNX_NAME
 from tasks.data.espeak import SAMPLE_RATE_HZ
 from tasks.errors import ModelError
@@ -75,11 +77,21 @@ def export(params: ExportAsr, *, checkpoint: Path, out_dir: Path) -> dict[str, A
         quantise(exact, shipped)
         quantised_difference = largest_difference(loaded, shipped)
         metadata = _metadata(loaded, checkpoint)
+        language_model = LanguageModel.load(checkpoint)
+        if language_model is not None:
+            metadata["language_model"] = base64.b64encode(language_model.to_bytes()).decode()
         _write_metadata(shipped, metadata)
         write_vocabulary(folder, loaded.vocabulary, loaded.normalise)
         (folder / "tokenizer_config.json").unlink()
         about = {
-            **{name: value for name, value in metadata.items() if name != "vocabulary"},
+            **{
+                name: value
+                for name, value in metadata.items()
+                if name not in ("vocabulary", "language_model")
+            },
+            "decoding": "greedy"
+            if language_model is None
+            else "beam search with the n-gram model in the file",
             "file": ONNX_NAME,
             "sha256": sha256_file(shipped),
             "bytes": shipped.stat().st_size,

@@ -30,6 +30,7 @@ from tasks.asr.checkpoint import (
     save_checkpoint,
     use_threads,
 )
+from tasks.asr.language_model import LanguageModel
 from tasks.asr.loop import Outcome, Schedule, train_steps
 from tasks.asr.metrics import cer, wer
 from tasks.asr.model import recognise
@@ -109,7 +110,10 @@ def train(
         "best_step": outcome.best_step,
     }
     result = _result(outcome, model, store, about)
-    _write(out_dir, training_dir, model, vocabulary, outcome, about, result, history)
+    # Each sentence once: how often a voice repeated it says nothing about the language.
+    sentences = [vocabulary.encode(text) for text in dict.fromkeys(rows["text"])]
+    language_model = LanguageModel.of_transcripts(sentences, space[0], len(vocabulary.symbols))
+    _write(out_dir, training_dir, model, vocabulary, outcome, about, result, history, language_model)
     state.clear()
     return result
 
@@ -134,9 +138,11 @@ def encode_all(rows: pd.DataFrame, vocabulary: Vocabulary) -> list[list[int]]:
 
 
 def validation_rates(checkpoint: Checkpoint, rows: pd.DataFrame, store: AudioStore) -> dict[str, float]:
-    """CER without spaces (also the score that chooses the best checkpoint), CER with spaces and WER."""
+    """Greedy CER without spaces (also the score that chooses the best checkpoint), CER with spaces and
+    WER.
+    """
     audio = [store.clip(index) for index in range(len(rows))]
-    hypotheses = recognise(checkpoint, audio, _EVALUATION_BATCH_S)
+    hypotheses = [heard.greedy for heard in recognise(checkpoint, audio, _EVALUATION_BATCH_S)]
     references = rows["text"].tolist()
     rate = cer(references, hypotheses)
     return {
@@ -187,6 +193,7 @@ def _write(
     about: dict[str, Any],
     result: dict[str, Any],
     history: Path,
+    language_model: LanguageModel,
 ) -> None:
     """The last weights first, then the best; each folder appears whole or not at all."""
     with new_folder(training_dir) as folder:
@@ -201,6 +208,7 @@ def _write(
             save_checkpoint(
                 best, model, vocabulary, {**about, "step": outcome.best_step}, about["do_normalize"]
             )
+            language_model.save(best)
 
 
 def _hours(store: AudioStore) -> float:

@@ -144,8 +144,10 @@ def test_unseen_voices_are_averaged_not_pooled() -> None:
         for condition in ("plain", "silence", "joined"):
             rows.append((condition, split, speaker, reference, hypothesis))
     table = pd.DataFrame(rows, columns=["condition", "split", "speaker", "reference", "hypothesis"])
+    table["greedy"] = table["reference"]
     found = rates(table)
     assert found["cer_unseen_voices"] == pytest.approx(0.5)
+    assert found["cer_unseen_voices_greedy"] == 0.0
     assert found["cer_unseen_sentences"] == 0.0
     assert found["cer_by_voice"] == {"a": 0.0, "b": 1.0, "c": 0.0}
 
