@@ -22,6 +22,8 @@ STAGES = {
     *("merge_llm", "convert_llm", "quantise_llm", "verify_llm", "evaluate_llm", "evaluate_road"),
 }
 
+BAD_ROWS = ("broken [train]", "44100 Hz", "2 channels", "missing [train]", "no such file", "truncated_file")
+
 
 def test_the_first_run_finishes_and_says_what_it_found(project: Any, first: Any) -> None:
     summary = project.summary()
@@ -117,7 +119,7 @@ def test_a_failing_stage_releases_nothing_and_leaves_what_was_there(project: Any
     options = ("-S", "corpus.source=manifest", "-S", f"corpus.manifest={manifest}")
     ended = project.malgil("run", "--quick", "--line", "asr", *options)
     assert ended.code == 2, ended.err
-    for part in ("stage validate failed", "DataError", "broken.wav", "build/logs/validate.log"):
+    for part in ("stage validate failed", "DataError", "build/logs/validate.log", *BAD_ROWS):
         assert part in ended.err, part
     assert "Traceback" not in ended.err.split("malgil: ")[-1]
     assert (project.path / "build/summary.json").read_bytes() == summary
@@ -193,5 +195,6 @@ def bad_manifest(folder: Path) -> str:
     speakers = ["a"] * 16 + ["b"] * 4
     texts = [f"{word} 불 켜 줘" for word in words]
     frame = pd.DataFrame({"path": names, "transcript": texts, "speaker": speakers, "split": splits})
+    frame.insert(0, "utterance_id", [Path(name).stem for name in names])
     frame.to_parquet(home / "manifest.parquet")
     return "mine/manifest.parquet"
