@@ -71,7 +71,7 @@ def test_allowed_answers_are_chosen_greedily(
     calls = [render_tool_call(row["tool_call"]) for row in tiny_llm.rows(11)]
     allowed = [calls, calls[:1], calls[:4], calls[3:]]
     expected = [walk(torch_engine, prompt, some) for prompt, some in zip(prompts[:4], allowed, strict=True)]
-    said = engine.generate(prompts[:4], 64, allowed=allowed)
+    said = engine.generate(prompts[:4], 150, allowed=allowed)
     assert said == expected
     assert said[1] == calls[0]
     mixed = engine.generate(prompts[:3], TOKENS, allowed=[None, calls[:1], None])
@@ -116,7 +116,7 @@ def test_a_transcript_is_written_with_digits_and_answered_within_the_schema(
     cpp_engine: LlamaCppEngine,
 ) -> None:
     tools = Tools(TOOLS)
-    (said,) = answer(cpp_engine, ["거실 에어컨 온도 이십사 도로 맞춰 줘"], tools, 64)
+    (said,) = answer(cpp_engine, ["거실 에어컨 온도 이십사 도로 맞춰 줘"], tools, 150)
     assert said.written == "거실 에어컨 온도 24도로 맞춰 줘"
     assert parse_tool_call(said.hypothesis, tools) is not None  # even from random weights
 
