@@ -40,6 +40,8 @@ for name in (
 ):
     os.environ.pop(name, None)
 (HOMES / "prefect").mkdir()
+if shutil.which("nvidia-smi") is None:
+    os.environ["TRITON_INTERPRET"] = "1"  # without a GPU; Triton looks once, when it is first imported
 
 ROOT = Path(__file__).parents[1]
 

@@ -38,14 +38,14 @@ def test_help_is_light() -> None:
 
 
 def test_all_mistakes_in_the_settings_are_reported_at_once_before_anything_starts(project: Path) -> None:
-    text = (project / "params.yaml").read_text().replace("  steps: 2600", "  stps: 2600")
+    text = (project / "params.yaml").read_text().replace("  head_factor:", "  head_factr:")
     (project / "params.yaml").write_text(text)
     ended = malgil(
         "run", "-S", "corpus.seed=seven", "-S", "quantise_llm.typs=[Q8_0]", "-S", "x", folder=project
     )
     assert ended.returncode == 2
     for part in (
-        "train_asr.stps: unknown key; did you mean 'steps'?",
+        "train_asr.head_factr: unknown key; did you mean 'head_factor'?",
         "corpus.seed",
         "quantise_llm.typs",
         "-S x",

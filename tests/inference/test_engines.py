@@ -56,7 +56,7 @@ def test_company_changes_no_answer(name: str, prompts: list[str], request: pytes
 def test_engines_agree(
     torch_engine: TransformersEngine, cpp_engine: LlamaCppEngine, prompts: list[str]
 ) -> None:
-    pairs = zip(torch_engine.generate(prompts, TOKENS), cpp_engine.generate(prompts, TOKENS), strict=True)
+    pairs = zip(torch_engine.generate(prompts, 5), cpp_engine.generate(prompts, 5), strict=True)
     assert sum(one == other for one, other in pairs) >= 9  # f16 against f32: a near tie may fall otherwise
     assert all(torch_engine.tokenise(prompt) == cpp_engine.tokenise(prompt) for prompt in prompts)
     assert cpp_engine.render(messages("7시")) == render_prompt(torch_engine.tokenizer, "7시")
