@@ -133,7 +133,7 @@ def wait_for_checkpoint(project: Any, pid: int, err: Path) -> None:
     """Waits until training has saved a checkpoint to resume from."""
     work = project.path / "build/work/train_asr"
     deadline = time.monotonic() + 600
-    while not any(work.glob("step-*.pt")):
+    while not any(work.rglob("step-*.pt")):
         assert psutil.pid_exists(pid) and psutil.Process(pid).status() != psutil.STATUS_ZOMBIE, (
             err.read_text()
         )
