@@ -3,7 +3,8 @@
 It trains nothing itself: it puts together the histories of two runs of `tasks.asr.train` that differ in
 `train_asr.from_scratch` alone, and refuses two that differ in anything else.
 
-    python -m tasks.asr.train --params PARAMS_WITH_FROM_SCRATCH --out-dir build/experiments/scratch/checkpoint \
+    python -m tasks.asr.train --params PARAMS_WITH_FROM_SCRATCH --out-dir
+build/experiments/scratch/checkpoint \
         --training-dir build/experiments/scratch/training --work-dir build/experiments/scratch/work
     python benchmarks/asr_from_scratch.py --pretrained build/asr/training \
         --scratch build/experiments/scratch/training --out benchmarks/results/asr_from_scratch.json
