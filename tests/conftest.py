@@ -26,6 +26,7 @@ os.environ.update(
         "DVC_SITE_CACHE_DIR": str(HOMES / "dvc"),
         "DVC_GLOBAL_CONFIG_DIR": str(HOMES / "dvc-config"),
         "HF_HOME": str(HOMES / "hf"),
+        "HF_HUB_DISABLE_XET": "1",  # read once, when huggingface_hub is first imported; our server has no Xet
         "OMP_NUM_THREADS": "1",
         "MKL_NUM_THREADS": "1",
     }
