@@ -21,6 +21,9 @@ from tasks.data.espeak import SAMPLE_RATE_HZ
 
 Audio = np.ndarray[Any, np.dtype[np.float32]]
 _BLOCK = 384  # examples sorted together: long enough to pad little, short enough to mix lengths over time
+# Batches are padded to a multiple of this (0.3 s), so that their shapes come back: for a shape never seen,
+# oneDNN compiles the convolutions anew, which on a small model costs as much as the step itself.
+_LENGTH_STEP = 4_800
 
 
 @dataclass(frozen=True)
@@ -77,14 +80,14 @@ def plan_batches(
 
 
 def cut_batches(examples: Sequence[Example], batch_seconds: float) -> list[tuple[Example, ...]]:
-    """Sorts by length and fills batches up to `batch_seconds` of padded audio; a longer example is a
-    batch alone.
+    """Sorts by length and fills batches up to `batch_seconds` of padded audio (lengths rounded up as
+    `make_batch` does); a longer example is a batch alone.
     """
     budget = batch_seconds * SAMPLE_RATE_HZ
     batches: list[tuple[Example, ...]] = []
     current: list[Example] = []
     for example in sorted(examples, key=lambda e: (e.samples, e.parts)):
-        if current and example.samples * (len(current) + 1) > budget:
+        if current and rounded_up(example.samples) * (len(current) + 1) > budget:
             batches.append(tuple(current))
             current = []
         current.append(example)
@@ -98,10 +101,18 @@ def make_batch(
     store: AudioStore,
     labels_of: Callable[[tuple[int, ...]], list[int]],
     normalise: bool,
+    masked: bool,
 ) -> Batch:
-    """Renders and pads the examples; `labels_of` gives the label ids of the joined parts."""
+    """Renders and pads the examples; `labels_of` gives the label ids of the joined parts.
+
+    `masked`: the model looks at the mask (`uses_mask`), so padding is harmless and lengths are rounded up.
+    """
     audio = [render(example, [store.clip(part) for part in example.parts]) for example in examples]
-    inputs, mask = pad([normalised(clip) if normalise else clip for clip in audio])
+    longest = max(len(clip) for clip in audio)
+    inputs, mask = pad(
+        [normalised(clip) if normalise else clip for clip in audio],
+        rounded_up(longest) if masked else longest,
+    )
     labels = [labels_of(example.parts) for example in examples]
     return Batch(
         inputs=inputs,
@@ -112,9 +123,14 @@ def make_batch(
     )
 
 
-def pad(audio: Sequence[Audio]) -> tuple[torch.Tensor, torch.Tensor]:
-    """Zero-pads on the right: inputs float32 and mask int64, both (batch, longest)."""
-    longest = max(len(clip) for clip in audio)
+def rounded_up(samples: int) -> int:
+    """The length to which a batch whose longest example has `samples` is padded."""
+    return -(-samples // _LENGTH_STEP) * _LENGTH_STEP
+
+
+def pad(audio: Sequence[Audio], samples: int = 0) -> tuple[torch.Tensor, torch.Tensor]:
+    """Zero-pads on the right: inputs float32 and mask int64, both (batch, longest, or `samples` if more)."""
+    longest = max(samples, *(len(clip) for clip in audio))
     inputs = torch.zeros(len(audio), longest)
     mask = torch.zeros(len(audio), longest, dtype=torch.long)
     for row, clip in enumerate(audio):

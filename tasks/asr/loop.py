@@ -15,9 +15,9 @@ from typing import Any
 import torch
 
 from tasks.asr.augment import Example
-from tasks.asr.batching import AudioStore, ctc_loss, make_batch
-from tasks.asr.resume import ResumableState
+from tasks.asr.batching import AudioStore, ctc_loss, make_batch, uses_mask
 from tasks.progress import Progress
+from tasks.resume import ResumableState
 from tasks.tracking import Tracker
 
 _BETAS = (0.9, 0.98)
@@ -84,10 +84,12 @@ def train_steps(
     outcome = Outcome()
     saved = state.load()
     if saved is not None:
-        model.load_state_dict(saved["model"])
-        optimizer.load_state_dict(saved["optimizer"])
-        outcome = Outcome(**saved["outcome"], best_weights=saved["best"], resumed_from=saved["step"])
+        step, content = saved
+        model.load_state_dict(content["model"])
+        optimizer.load_state_dict(content["optimizer"])
+        outcome = Outcome(**content["outcome"], best_weights=content["best"], resumed_from=step)
     tracker = tracker_from(outcome.step if saved is not None else None)
+    masked = uses_mask(model)
     before = outcome.seconds
     began = time.monotonic()
     losses: list[float] = []
@@ -96,7 +98,7 @@ def train_steps(
             model.train()
             for group in optimizer.param_groups:
                 group["lr"] = schedule.rate(outcome.step) * group["factor"]
-            batch = make_batch(plan, store, labels_of, normalise)
+            batch = make_batch(plan, store, labels_of, normalise, masked)
             loss = ctc_loss(model, batch)
             loss.backward()  # type: ignore[no-untyped-call]
             torch.nn.utils.clip_grad_norm_(model.parameters(), _CLIP_NORM)

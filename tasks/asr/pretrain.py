@@ -35,10 +35,10 @@ from tasks.asr.checkpoint import Vocabulary, describe, fresh_model, mini_config,
 from tasks.asr.decode import greedy_labels
 from tasks.asr.loop import Outcome, Schedule, train_steps
 from tasks.asr.pseudo import check_languages, pseudo_sentence
-from tasks.asr.resume import ResumableState
 from tasks.data.espeak import SAMPLE_RATE_HZ, Synthesiser
 from tasks.data.voices import PRETRAINING_VARIANTS, UNSEEN_VOICES
 from tasks.progress import track
+from tasks.resume import ResumableState
 from tasks.settings import Pretrain
 from tasks.stage import run_stage
 from tasks.tracking import JsonlTracker, read_history

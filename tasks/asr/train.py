@@ -35,9 +35,9 @@ from tasks.asr.loop import Outcome, Schedule, train_steps
 from tasks.asr.metrics import cer, wer
 from tasks.asr.model import recognise
 from tasks.asr.prepared import PreparedSpeech, read_prepared
-from tasks.asr.resume import ResumableState
 from tasks.data.espeak import SAMPLE_RATE_HZ
 from tasks.errors import DataError
+from tasks.resume import ResumableState
 from tasks.settings import TrainAsr
 from tasks.stage import run_stage
 from tasks.tracking import JsonlTracker

@@ -25,11 +25,11 @@ from tasks.artifacts import digest_folder, digest_json, new_folder, sha256_file,
 from tasks.inference.loading import load_model, load_tokenizer
 from tasks.llm.attention import PACKED, completion_loss, packed_logits
 from tasks.llm.chat import load_tools
-from tasks.llm.checkpoint import Checkpoints
 from tasks.llm.lora import add_lora
 from tasks.llm.packing import Example, Pack, encode, pack, shared_prefix
 from tasks.llm.rows import read_rows
 from tasks.progress import Progress
+from tasks.resume import ResumableState
 from tasks.settings import TrainLlm
 from tasks.stage import run_stage
 from tasks.tracking import JsonlTracker
@@ -97,7 +97,7 @@ def train(
         write_json(folder / "result.json", asdict(result))
     with new_folder(adapter) as folder:
         model.save_pretrained(folder, safe_serialization=True)
-    run.checkpoints.clear()
+    run.state.clear()
     return result
 
 
@@ -160,7 +160,7 @@ class _Run:
         self.causal = model.get_base_model()
         self.weights = [weight for weight in model.parameters() if weight.requires_grad]
         self.optimizer = torch.optim.AdamW(_groups(model), betas=BETAS, weight_decay=0.0, fused=True)
-        self.checkpoints = Checkpoints(work, key)
+        self.state = ResumableState(work / "checkpoints", key)
         self.step, self.seconds, self.loss = 0, 0.0, 0.0
         self._resume()
         self.tracker = JsonlTracker(work / "history.jsonl", self.step if self.step else None)
@@ -239,17 +239,16 @@ class _Run:
             "seconds": self.seconds,
             "loss": self.loss,
         }
-        self.checkpoints.save(self.step, state)
+        self.state.save(self.step, state)
 
     def _resume(self) -> None:
-        found = self.checkpoints.load()
+        found = self.state.load()
         if found is None:
             return
         self.step, state = found
         set_peft_model_state_dict(self.model, state["adapter"])
         self.optimizer.load_state_dict(state["optimizer"])
         self.seconds, self.loss = state["seconds"], state["loss"]
-        log.info("resuming after step %d of %d", self.step, len(self.rows))
 
 
 if __name__ == "__main__":

@@ -15,7 +15,17 @@ ROOT = Path(__file__).parents[2]
 # They carry values or plumbing, not results: a change of them alone makes no artifact stale (dvc.yaml says so).
 PLUMBING = {
     f"tasks/{name}.py"
-    for name in ("errors", "artifacts", "progress", "tracking", "params", "settings", "stage", "sources")
+    for name in (
+        "errors",
+        "artifacts",
+        "progress",
+        "tracking",
+        "params",
+        "settings",
+        "stage",
+        "sources",
+        "resume",
+    )
 }
 STAGES: dict[str, Any] = YAML(typ="safe").load((ROOT / "dvc.yaml").read_text("utf-8"))["stages"]
 MADE = [name for name in STAGES if name != "settings"]

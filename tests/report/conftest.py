@@ -87,6 +87,7 @@ def asr_tables(utterances: pd.DataFrame) -> pd.DataFrame:
                         "speaker": row.speaker,
                         "reference": row.text,
                         "hypothesis": heard,
+                        "greedy": mishear(heard, chance),
                         "edits": counts.edits,
                         "characters": counts.reference,
                         "sha256": "ab" * 32,
