@@ -25,6 +25,7 @@ from tasks.errors import ArtifactError, DataError, ModelError
 log = logging.getLogger("malgil.asr.checkpoint")
 disable_progress_bar()  # type: ignore[no-untyped-call]  # a small model loads at once, and bars fill the logs of a stage
 BLANK, SPACE, UNKNOWN = "[PAD]", "|", "[UNK]"
+SPECIAL = frozenset({BLANK, UNKNOWN, "<s>", "</s>", "<pad>", "<unk>"})  # symbols that stand for no character
 # Every modern Hangul jamo in canonical decomposition (NFD): 19 initials, 21 vowels, 27 finals.
 JAMO = tuple(
     chr(code)
@@ -75,9 +76,8 @@ class Vocabulary:
 
     def decode(self, labels: list[int]) -> str:
         """Text of collapsed label ids, composed to NFC, spaces single."""
-        special = {BLANK, UNKNOWN, "<s>", "</s>", "<pad>", "<unk>"}
         symbols = [self.symbols[label] for label in labels]
-        text = "".join(" " if s == SPACE else s for s in symbols if s not in special)
+        text = "".join(" " if s == SPACE else s for s in symbols if s not in SPECIAL)
         return " ".join(unicodedata.normalize("NFC", text).split())
 
 

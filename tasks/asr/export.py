@@ -28,8 +28,8 @@ from onnxruntime.quantization import QuantType, quantize_dynamic
 from onnxruntime.quantization.shape_inference import quant_pre_process
 
 from tasks.artifacts import digest_folder, new_folder, sha256_file, write_json
+from tasks.asr import language_model
 from tasks.asr.checkpoint import Checkpoint, load_checkpoint, use_threads, write_vocabulary
-from tasks.asr.language_model import LanguageModel
 from tasks.asr.model import ONNX_NAME
 from tasks.data.espeak import SAMPLE_RATE_HZ
 from tasks.errors import ModelError
@@ -77,9 +77,9 @@ def export(params: ExportAsr, *, checkpoint: Path, out_dir: Path) -> dict[str, A
         quantise(exact, shipped)
         quantised_difference = largest_difference(loaded, shipped)
         metadata = _metadata(loaded, checkpoint)
-        language_model = LanguageModel.load(checkpoint)
-        if language_model is not None:
-            metadata["language_model"] = base64.b64encode(language_model.to_bytes()).decode()
+        arpa = language_model.read(checkpoint)
+        if arpa is not None:
+            metadata["language_model"] = base64.b64encode(language_model.pack(arpa)).decode()
         _write_metadata(shipped, metadata)
         write_vocabulary(folder, loaded.vocabulary, loaded.normalise)
         (folder / "tokenizer_config.json").unlink()
@@ -89,9 +89,7 @@ def export(params: ExportAsr, *, checkpoint: Path, out_dir: Path) -> dict[str, A
                 for name, value in metadata.items()
                 if name not in ("vocabulary", "language_model")
             },
-            "decoding": "greedy"
-            if language_model is None
-            else "beam search with the n-gram model in the file",
+            "decoding": "greedy" if arpa is None else "beam search with the n-gram model in the file",
             "file": ONNX_NAME,
             "sha256": sha256_file(shipped),
             "bytes": shipped.stat().st_size,

@@ -19,11 +19,11 @@ import numpy as np
 import torch
 
 from tasks.artifacts import read_json, sha256_file
+from tasks.asr import language_model
 from tasks.asr.augment import Audio, normalised
 from tasks.asr.batching import buckets, pad, uses_mask
-from tasks.asr.checkpoint import SPACE, Checkpoint, Vocabulary, load_checkpoint, thread_count
-from tasks.asr.decode import greedy
-from tasks.asr.language_model import LanguageModel, beam_labels
+from tasks.asr.checkpoint import Checkpoint, Vocabulary, load_checkpoint, thread_count
+from tasks.asr.decode import BeamSearch, greedy
 from tasks.errors import ArtifactError, DataError, ModelError
 
 __all__ = ["ONNX_NAME", "OnnxRecogniser", "Recogniser", "TorchRecogniser", "load_checkpoint", "recognise"]
@@ -55,13 +55,14 @@ class TorchRecogniser:
 
     def __init__(self, folder: Path, batch_seconds: float = _BATCH_SECONDS) -> None:
         self.checkpoint = load_checkpoint(folder)
-        self.language_model = LanguageModel.load(folder)
+        arpa = language_model.read(folder)
+        self.search = BeamSearch(arpa, self.checkpoint.vocabulary) if arpa else None
         self.batch_seconds = batch_seconds
 
     def transcripts(self, audio: Sequence[Audio]) -> list[Transcript]:
         """See `Recogniser`. Raises `DataError` for audio of another shape or type."""
         clips = [check_audio(clip) for clip in audio]
-        return recognise(self.checkpoint, clips, self.batch_seconds, self.language_model)
+        return recognise(self.checkpoint, clips, self.batch_seconds, self.search)
 
     def transcribe(self, audio: Sequence[Audio]) -> list[str]:
         """See `Recogniser`."""
@@ -105,9 +106,8 @@ class OnnxRecogniser:
         self.vocabulary = Vocabulary(tuple(sorted(ids, key=lambda s: ids[s])), int(metadata["blank_id"]))
         self.normalise = metadata["do_normalize"] == "true"
         packed = metadata.get("language_model", "")
-        self.language_model = (
-            LanguageModel.from_bytes(base64.b64decode(packed), str(path)) if packed else None
-        )
+        arpa = language_model.unpack(base64.b64decode(packed), str(path)) if packed else ""
+        self.search = BeamSearch(arpa, self.vocabulary) if arpa else None
 
     def logits(self, audio: Audio) -> np.ndarray[Any, np.dtype[np.float32]]:
         """Logits (frames, vocabulary) of one utterance."""
@@ -117,32 +117,26 @@ class OnnxRecogniser:
 
     def transcripts(self, audio: Sequence[Audio]) -> list[Transcript]:
         """See `Recogniser`. Raises `DataError` for audio of another shape or type."""
-        return [decode(self.logits(check_audio(c)), self.vocabulary, self.language_model) for c in audio]
+        return [decode(self.logits(check_audio(c)), self.vocabulary, self.search) for c in audio]
 
     def transcribe(self, audio: Sequence[Audio]) -> list[str]:
         """See `Recogniser`."""
         return [transcript.text for transcript in self.transcripts(audio)]
 
 
-def decode(
-    logits: np.ndarray[Any, Any], vocabulary: Vocabulary, language_model: LanguageModel | None
-) -> Transcript:
+def decode(logits: np.ndarray[Any, Any], vocabulary: Vocabulary, search: BeamSearch | None) -> Transcript:
     """The transcript of one utterance from logits (frames, vocabulary); both texts are greedy without a
-    model.
+    search.
     """
     plain = greedy(logits, vocabulary)
-    if language_model is None:
-        return Transcript(plain, plain)
-    space = vocabulary.ids.get(SPACE, vocabulary.blank_id)
-    labels = beam_labels(logits, language_model, vocabulary.blank_id, space)
-    return Transcript(vocabulary.decode(labels), plain)
+    return Transcript(search.text(logits) if search else plain, plain)
 
 
 def recognise(
     checkpoint: Checkpoint,
     audio: Sequence[Audio],
     batch_seconds: float,
-    language_model: LanguageModel | None = None,
+    search: BeamSearch | None = None,
 ) -> list[Transcript]:
     """Transcripts of float32 utterances, in their order; the model is left in the mode it had."""
     model = checkpoint.model
@@ -156,7 +150,7 @@ def recognise(
             frames = model._get_feat_extract_output_lengths(mask.sum(-1)).tolist()
             for row, index in enumerate(group):
                 own = logits[row, : int(frames[row])]
-                texts[index] = decode(own, checkpoint.vocabulary, language_model)
+                texts[index] = decode(own, checkpoint.vocabulary, search)
     return texts
 
 

@@ -19,6 +19,7 @@ import pandas as pd
 import torch
 
 from tasks.artifacts import digest_folder, digest_json, new_folder, sha256_file, write_json
+from tasks.asr import language_model
 from tasks.asr.augment import Augmentation
 from tasks.asr.batching import AudioStore, plan_batches
 from tasks.asr.checkpoint import (
@@ -30,7 +31,6 @@ from tasks.asr.checkpoint import (
     save_checkpoint,
     use_threads,
 )
-from tasks.asr.language_model import LanguageModel
 from tasks.asr.loop import Outcome, Schedule, train_steps
 from tasks.asr.metrics import cer, wer
 from tasks.asr.model import recognise
@@ -110,10 +110,8 @@ def train(
         "best_step": outcome.best_step,
     }
     result = _result(outcome, model, store, about)
-    # Each sentence once: how often a voice repeated it says nothing about the language.
-    sentences = [vocabulary.encode(text) for text in dict.fromkeys(rows["text"])]
-    language_model = LanguageModel.of_transcripts(sentences, space[0], len(vocabulary.symbols))
-    _write(out_dir, training_dir, model, vocabulary, outcome, about, result, history, language_model)
+    arpa = ngrams_of(rows["text"], vocabulary)
+    _write(out_dir, training_dir, model, vocabulary, outcome, about, result, history, arpa)
     state.clear()
     return result
 
@@ -135,6 +133,17 @@ def encode_all(rows: pd.DataFrame, vocabulary: Vocabulary) -> list[list[int]]:
             "spell out digits and Latin letters in the manifest, or remove the rows",
         )
     return encoded
+
+
+def ngrams_of(transcripts: pd.Series, vocabulary: Vocabulary) -> str:
+    """The n-gram model (ARPA) of normalised transcripts, each distinct one once: how often a voice repeated
+    it says nothing about the language.
+    """
+    sentences = [
+        [vocabulary.symbols[label] for label in vocabulary.encode(text)]
+        for text in dict.fromkeys(transcripts)
+    ]
+    return language_model.estimate(sentences, vocabulary.symbols)
 
 
 def validation_rates(checkpoint: Checkpoint, rows: pd.DataFrame, store: AudioStore) -> dict[str, float]:
@@ -193,7 +202,7 @@ def _write(
     about: dict[str, Any],
     result: dict[str, Any],
     history: Path,
-    language_model: LanguageModel,
+    arpa: str,
 ) -> None:
     """The last weights first, then the best; each folder appears whole or not at all."""
     with new_folder(training_dir) as folder:
@@ -208,7 +217,7 @@ def _write(
             save_checkpoint(
                 best, model, vocabulary, {**about, "step": outcome.best_step}, about["do_normalize"]
             )
-            language_model.save(best)
+            language_model.save(arpa, best)
 
 
 def _hours(store: AudioStore) -> float:

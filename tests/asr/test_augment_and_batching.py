@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from tasks.asr.augment import NO_AUGMENTATION, Augmentation, coloured_noise, draw_example, normalised, render
-from tasks.asr.batching import AudioStore, buckets, cut_batches, make_batch, pad, plan_batches
+from tasks.asr.batching import AudioStore, buckets, cut_batches, make_batch, pad, plan_batches, rounded_up
 from tasks.data.espeak import SAMPLE_RATE_HZ
 
 FULL = Augmentation(joined_share=0.6, max_joined=4, max_silence_s=1.0, noise_share=0.7)
@@ -110,13 +110,23 @@ def test_ramp_starts_plain_and_ends_augmented(store: AudioStore) -> None:
     assert any(e.snr_db is not None for e in later)
 
 
-def test_make_batch_pads_and_masks(store: AudioStore) -> None:
+@pytest.mark.parametrize("masked", [True, False])
+def test_make_batch_pads_and_masks(store: AudioStore, masked: bool) -> None:
     plan = next(plan_batches(store.lengths, FULL, 8.0, seed=2))
-    batch = make_batch(plan, store, lambda parts: [3] * len(parts), normalise=True)
-    assert batch.inputs.shape == batch.mask.shape == (len(plan), max(e.samples for e in plan))
+    batch = make_batch(plan, store, lambda parts: [3] * len(parts), normalise=True, masked=masked)
+    longest = max(e.samples for e in plan)
+    assert batch.inputs.shape == batch.mask.shape == (len(plan), rounded_up(longest) if masked else longest)
     assert batch.mask.sum(-1).tolist() == [e.samples for e in plan]
     assert batch.inputs[batch.mask == 0].abs().sum() == 0
     assert batch.target_lengths.tolist() == [len(e.parts) for e in plan]
+
+
+def test_the_shapes_of_batches_come_back(store: AudioStore) -> None:
+    """A shape never seen costs the convolutions a compilation; hundreds of steps must share few shapes."""
+    plans = islice(plan_batches(store.lengths, FULL, 8.0, seed=3), 400)
+    shapes = [(len(plan), rounded_up(max(e.samples for e in plan))) for plan in plans]
+    assert len(set(shapes)) < 120
+    assert all(rows * samples <= 8.0 * 16_000 for rows, samples in shapes if rows > 1)
 
 
 def test_normalised_has_zero_mean_and_unit_variance(store: AudioStore) -> None:
