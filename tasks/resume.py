@@ -71,6 +71,8 @@ class ResumableState:
                 continue
             log.info("resuming after step %d (%s)", note["step"], path)
             return int(note["step"]), state
+        if self._states():
+            log.warning("no usable state in %s: starting afresh", self.folder)
         return None
 
     def clear(self) -> None:

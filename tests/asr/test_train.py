@@ -90,8 +90,8 @@ def test_killed_by_sigkill_it_ends_in_the_same_bytes(
     command += ["--prepared", str(prepared)]
     first = subprocess.Popen(command, cwd=ROOT, env=os.environ, stderr=subprocess.PIPE)
     deadline = time.monotonic() + 120
-    # The second checkpoint's hash is on the disk: the run is in the middle of its steps.
-    while not list((tmp_path / "work" / "checkpoints").glob("step-0000008.sha256")):
+    # The second checkpoint is whole on the disk: the run is in the middle of its steps.
+    while not list((tmp_path / "work" / "checkpoints").glob("step-00000008.json")):
         assert first.poll() is None, first.stderr and first.stderr.read().decode()
         assert time.monotonic() < deadline
         time.sleep(0.005)
@@ -144,7 +144,7 @@ def test_a_damaged_checkpoint_falls_back_to_the_one_before(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     interrupted(settings, prepared, tmp_path, monkeypatch, at=7)
-    newest = tmp_path / "work" / "checkpoints" / "step-0000006.pt"
+    newest = tmp_path / "work" / "checkpoints" / "step-00000006.pt"
     newest.write_bytes(newest.read_bytes()[:-100])
     with caplog.at_level(logging.INFO):
         result = run(settings, prepared, tmp_path)

@@ -59,7 +59,7 @@ def test_it_learns_and_reports(trained: Path, prepared: Path) -> None:
     assert looks[-1] < looks[0]
     assert result["tokens"] >= PARAMS["max_tokens"]
     assert result["epochs"] > 1  # the budget is more than one pass
-    assert not (trained / "work").exists()
+    assert not (trained / "work/checkpoints").exists()
 
 
 def test_a_killed_run_ends_with_the_same_weights(

@@ -46,10 +46,11 @@ def test_states_of_other_settings_are_not_taken(saved: ResumableState) -> None:
     assert ResumableState(saved.folder, "other settings").load() is None
 
 
-def test_all_damaged_starts_afresh(saved: ResumableState) -> None:
+def test_all_damaged_starts_afresh(saved: ResumableState, caplog: pytest.LogCaptureFixture) -> None:
     for path in saved.folder.glob("*.pt"):
         cut(path)
     assert saved.load() is None
+    assert "starting afresh" in caplog.text
 
 
 def test_random_generators_go_on_where_they_were(tmp_path: Path) -> None:
