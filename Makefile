@@ -5,7 +5,7 @@ BIN := .venv/bin
 # What an install depends on: a change of any of these installs again, and nothing else does.
 STAMP := .venv/.installed
 
-.PHONY: run setup test drill check up lint clean
+.PHONY: run setup test check up lint clean
 
 run: setup
 	$(BIN)/malgil run
@@ -23,10 +23,6 @@ $(STAMP): pyproject.toml constraints.txt infra/base-model.txt
 
 test: setup
 	$(BIN)/python -m pytest
-
-# kills, full disks and damaged files on the whole road; many minutes
-drill: setup
-	$(BIN)/python -m pytest -m drill
 
 # format, lint, strict types, tests
 check: lint test

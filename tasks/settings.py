@@ -167,8 +167,16 @@ class VerifyLlm(Section):
     """The check that a GGUF tokenises, renders and answers like the merged model."""
 
     prompts: int = setting("prompts answered by both", "prompts", ge=1)
-    min_agreement: float = setting("same answers needed, lossless types", "fraction", ge=0, le=1)
-    min_agreement_quantised: float = setting("same answers needed, 4- to 6-bit types", "fraction", ge=0, le=1)
+    near_tie: float = setting(
+        "logit difference up to which the merged model counts as undecided, lossless types",
+        "nats",
+        ge=0,
+    )
+    near_tie_quantised: float = setting("the same, 4- to 6-bit types", "nats", ge=0)
+    min_agreement: float = setting(
+        "same answers needed, near ties apart, lossless types", "fraction", ge=0, le=1
+    )
+    min_agreement_quantised: float = setting("the same, 4- to 6-bit types", "fraction", ge=0, le=1)
 
 
 class EvaluateLlm(Section):

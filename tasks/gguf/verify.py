@@ -1,5 +1,9 @@
 """The check that a GGUF is the merged model: same tokens, same prompts, same answers.
 
+Two answers count as the same when they are equal, or when they part at a token between which the merged
+model itself hardly chooses (a near tie): rounding decides there, and a share of equal texts would say more
+about how sure the model is than about the file.
+
     python -m tasks.gguf.verify
 
 Writes verification.json; a check that fails does not stop the stage, it makes the gate reject the
@@ -73,9 +77,9 @@ def verify(
     files = [gguf_f16 / FILE_NAME, *sorted(gguf.glob("*.gguf"))]
     checks: list[Check] = []
     with Progress("verify", len(prompts) * (1 + len(files)), "answers") as progress:
-        answers = engine.generate(prompts, MAX_ANSWER_TOKENS, advance=progress.advance)
+        answers = engine.generate_ids(prompts, MAX_ANSWER_TOKENS, advance=progress.advance)
         for path in files:
-            checks += check_file(path, engine.tokenizer, prompts, answers, params, progress.advance)
+            checks += check_file(path, engine, prompts, answers, params, progress.advance)
     for check in checks:
         if not check.ok:
             log.warning("%s: %s failed: %s", check.file, check.name, check.detail)
@@ -86,29 +90,52 @@ def verify(
 
 def check_file(
     path: Path,
-    tokenizer: Any,
+    merged: TransformersEngine,
     prompts: Sequence[str],
-    answers: Sequence[str],
+    answers: Sequence[Sequence[int]],
     params: VerifyLlm,
     advance: Callable[[int], None] | None = None,
 ) -> list[Check]:
-    """Every check of one GGUF against the tokenizer and the answers of the merged model."""
+    """Every check of one GGUF against the merged model and its `answers` to the `prompts`."""
     try:
         engine = LlamaCppEngine(path)
     except ModelError as error:
         return [Check("loads", False, str(error), path.name)]
     checks = [Check("loads", True, "llama.cpp loads it", path.name)]
-    for name, ok, detail in (*_tokens(engine, tokenizer, prompts), *_template(engine, tokenizer)):
+    for name, ok, detail in (
+        *_tokens(engine, merged.tokenizer, prompts),
+        *_template(engine, merged.tokenizer),
+    ):
         checks.append(Check(name, ok, detail, path.name))
     finite, detail = _finite(engine, prompts[0])
     checks.append(Check("finite_logits", finite, detail, path.name))
     if finite:
-        needed = params.min_agreement if path.stem.endswith(LOSSLESS) else params.min_agreement_quantised
-        said = engine.generate(prompts, MAX_ANSWER_TOKENS, advance=advance)
-        same = sum(a == b for a, b in zip(said, answers, strict=True))
-        detail = f"{same} of {len(answers)} answers equal the merged model's; needed {needed:.0%}"
+        said = engine.generate_ids(prompts, MAX_ANSWER_TOKENS, advance=advance)
+        lossless = path.stem.endswith(LOSSLESS)
+        needed = params.min_agreement if lossless else params.min_agreement_quantised
+        near_tie = params.near_tie if lossless else params.near_tie_quantised
+        margins = [margin(merged, *each) for each in zip(prompts, answers, said, strict=True)]
+        same = sum(value <= near_tie for value in margins)
+        detail = (
+            f"{margins.count(0.0)} of {len(answers)} answers equal the merged model's, {same} but for near "
+            f"ties (at most {near_tie:g} nats); needed {needed:.0%}; widest margin {max(margins):.2f} nats"
+        )
         checks.append(Check("same_answers", same >= needed * len(answers), detail, path.name))
     return checks
+
+
+def margin(merged: TransformersEngine, prompt: str, answer: Sequence[int], said: Sequence[int]) -> float:
+    """How much likelier `merged` finds its own `answer` than `said` at the token where they part, in nats.
+
+    The difference of the two tokens' logits; 0 for equal answers. Both are token ids without the end.
+    """
+    end = merged.tokenizer.eos_token_id
+    own, other = [*answer, end], [*said, end]
+    if own == other:
+        return 0.0
+    place = next(place for place, (a, b) in enumerate(zip(own, other, strict=False)) if a != b)
+    logits = merged.logits([*merged.tokenise(prompt), *own[:place]])
+    return float(logits[own[place]] - logits[other[place]])
 
 
 def _tokens(

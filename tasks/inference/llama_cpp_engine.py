@@ -128,6 +128,18 @@ class LlamaCppEngine:
         advance: Advance | None = None,
     ) -> list[str]:
         """See `Engine.generate`."""
+        answers = self.generate_ids(prompts, max_tokens, allowed=allowed, advance=advance)
+        return [self._vocabulary.detokenize(answer, 4096, False, True) for answer in answers]
+
+    def generate_ids(
+        self,
+        prompts: Sequence[str],
+        max_tokens: int,
+        *,
+        allowed: Allowed | None = None,
+        advance: Advance | None = None,
+    ) -> list[list[int]]:
+        """The token ids of `generate`'s answers, without the end-of-turn token."""
         if not prompts:
             return []
         ids = [self.tokenise(prompt) for prompt in prompts]
@@ -200,8 +212,8 @@ class _Batch:
         self.running: dict[int, _Slot] = {}  # by sequence
         self.free = list(range(1, engine.slots + 1))
 
-    def run(self) -> list[str]:
-        """Decodes everything; returns the answers' text."""
+    def run(self) -> list[list[int]]:
+        """Decodes everything; returns the answers' token ids."""
         self.context.kv_cache_clear()
         if self.prefix:
             start = self.ids[0][: self.prefix]
@@ -214,7 +226,7 @@ class _Batch:
             ):
                 width += self._enter(waiting.pop())
             self._step()
-        return [self.vocabulary.detokenize(answer, 4096, False, True) for answer in self.answers]
+        return self.answers
 
     def _enter(self, number: int) -> int:
         """Gives a prompt a slot; returns how many tokens it adds to the next call."""

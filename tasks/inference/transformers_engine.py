@@ -49,19 +49,31 @@ class TransformersEngine:
         advance: Advance | None = None,
     ) -> list[str]:
         """See `Engine.generate`."""
+        answers = self.generate_ids(prompts, max_tokens, allowed=allowed, advance=advance)
+        return [self.tokenizer.decode(answer, skip_special_tokens=True) for answer in answers]
+
+    def generate_ids(
+        self,
+        prompts: Sequence[str],
+        max_tokens: int,
+        *,
+        allowed: Allowed | None = None,
+        advance: Advance | None = None,
+    ) -> list[list[int]]:
+        """The token ids of `generate`'s answers, without the end-of-turn token."""
         if not prompts:
             return []
         ids = [self.tokenise(prompt) for prompt in prompts]
         prefix = shared_prefix(ids)
         order = sorted(range(len(ids)), key=lambda number: len(ids[number]))
-        answers: list[str] = [""] * len(ids)
+        answers: list[list[int]] = [[]] * len(ids)
         for start in range(0, len(order), self.batch):
             numbers = order[start : start + self.batch]
             end = self.tokenizer.eos_token_id
             choices = [choices_for(allowed, number, self.tokenise, end) for number in numbers]
-            texts = self._answer([ids[number] for number in numbers], choices, max_tokens, prefix)
-            for number, text in zip(numbers, texts, strict=True):
-                answers[number] = text
+            said = self._answer([ids[number] for number in numbers], choices, max_tokens, prefix)
+            for number, answer in zip(numbers, said, strict=True):
+                answers[number] = answer
             if advance:
                 advance(len(numbers))
         return answers
@@ -69,7 +81,7 @@ class TransformersEngine:
     @torch.inference_mode()
     def _answer(
         self, ids: list[list[int]], choices: list[Choices | None], max_tokens: int, prefix: int
-    ) -> list[str]:
+    ) -> list[list[int]]:
         """Decodes one batch; rows that are finished leave it. The first `prefix` tokens are computed once."""
         cache = DynamicCache(config=self.model.config)
         if prefix:
@@ -117,7 +129,7 @@ class TransformersEngine:
             tokens = torch.tensor(chosen)[:, None]
             mask = torch.cat((mask, torch.ones_like(tokens)), dim=1)
             positions = positions[:, -1:] + 1
-        return [self.tokenizer.decode(answer, skip_special_tokens=True) for answer in answers]
+        return answers
 
 
 def pick(logits: torch.Tensor, choices: Choices | None) -> int:

@@ -7,6 +7,7 @@ import torch
 
 from tasks.data.grammar import TOOLS
 from tasks.errors import ArtifactError, ModelError
+from tasks.gguf.verify import margin
 from tasks.inference.engine import Engine, shared_prefix
 from tasks.inference.llama_cpp_engine import LlamaCppEngine
 from tasks.inference.road import answer, served_file
@@ -56,8 +57,16 @@ def test_company_changes_no_answer(name: str, prompts: list[str], request: pytes
 def test_engines_agree(
     torch_engine: TransformersEngine, cpp_engine: LlamaCppEngine, prompts: list[str]
 ) -> None:
-    pairs = zip(torch_engine.generate(prompts, 5), cpp_engine.generate(prompts, 5), strict=True)
-    assert sum(one == other for one, other in pairs) >= 9  # f16 against f32: a near tie may fall otherwise
+    answers = zip(
+        prompts, *(e.generate_ids(prompts, TOKENS) for e in (torch_engine, cpp_engine)), strict=True
+    )
+    for prompt, one, other in answers:
+        if len(other) < len(one) and cpp_engine.ends_answer(one[len(other)]):
+            one = one[
+                : len(other)
+            ]  # llama.cpp stops at every token that can end a text, not the turn's alone
+        # f16 against f32: only where two tokens are as good as equally likely may rounding decide
+        assert margin(torch_engine, prompt, one, other) < 0.1
     assert all(torch_engine.tokenise(prompt) == cpp_engine.tokenise(prompt) for prompt in prompts)
     assert cpp_engine.render(messages("7시")) == render_prompt(torch_engine.tokenizer, "7시")
 

@@ -67,7 +67,6 @@ def test_the_second_run_does_nothing(project: Any, first: Any) -> None:
     assert ended.cpu_s < 45, f"{ended.cpu_s:.0f} CPU-seconds, {ended.wall_s:.0f} s of wall time to do nothing"
 
 
-@pytest.mark.drill
 def test_an_override_makes_only_what_depends_on_it(project: Any, first: Any) -> None:
     ended = project.malgil("run", "--quick", "-S", "evaluate_llm.examples=8")
     assert ended.code == 0, ended.err
@@ -78,7 +77,6 @@ def test_an_override_makes_only_what_depends_on_it(project: Any, first: Any) -> 
     assert back.made == {"settings", "evaluate_llm"} and project.summary()["stages"]["evaluate_llm"]["cached"]
 
 
-@pytest.mark.drill
 def test_a_damaged_artifact_is_restored_not_trained_again(project: Any, first: Any) -> None:
     weights = project.path / "build/asr/checkpoint/model.safetensors"
     whole = weights.read_bytes()
@@ -90,7 +88,6 @@ def test_a_damaged_artifact_is_restored_not_trained_again(project: Any, first: A
     assert "train_asr" in ended.made and project.summary()["stages"]["train_asr"]["cached"]
 
 
-@pytest.mark.drill
 def test_a_run_killed_in_training_goes_on_from_its_checkpoint(project: Any, first: Any) -> None:
     command = ("run", "--quick", "--line", "asr", "-S", "train_asr.seed=2")
     err = project.path / "killed.log"
@@ -113,7 +110,6 @@ def test_a_run_killed_in_training_goes_on_from_its_checkpoint(project: Any, firs
     assert states(project).count("RUNNING") == 0 and "CRASHED" in states(project)
 
 
-@pytest.mark.drill
 def test_a_failing_stage_releases_nothing_and_leaves_what_was_there(project: Any, first: Any) -> None:
     manifest = bad_manifest(project.path)
     summary, published = (
