@@ -28,6 +28,8 @@ ASR_KEYS = (
     "cer_by_voice",
     "cer_with_silence",
     "cer_joined",
+    "cer_unseen_sentences_greedy",
+    "cer_unseen_voices_greedy",
 )
 PACKAGES = (
     "malgil",

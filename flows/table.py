@@ -87,6 +87,8 @@ def _asr(asr: Mapping[str, Any]) -> Section:
         "wer_unseen_voices": "WER, unseen sentences and voices",
         "cer_with_silence": "CER, silence added",
         "cer_joined": "CER, utterances joined",
+        "cer_unseen_sentences_greedy": "CER, unseen sentences, without n-gram model",
+        "cer_unseen_voices_greedy": "CER, unseen sentences and voices, without",
     }
     before, shipped = asr["checkpoint"], asr["onnx_int8"]
     rows = [(said, percent(before[key]), percent(shipped[key])) for key, said in names.items()]

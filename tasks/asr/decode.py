@@ -11,6 +11,7 @@ import sys
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import asdict, dataclass
 from itertools import groupby
 from pathlib import Path
 from typing import Any
@@ -20,11 +21,28 @@ import numpy as np
 from tasks.asr.checkpoint import SPACE, Vocabulary
 from tasks.errors import ModelError
 
-# Chosen on the validation split of the built-in corpus.
-_LM_WEIGHT = 1.5  # of KenLM's log10 probability against the acoustic model's natural logarithm
-_BEAM = 20  # hypotheses kept per frame
-_BEAM_SYMBOLS = 8  # symbols tried per frame
-_BEAM_THRESHOLD = 12.0  # hypotheses worse than the best by more than this (nats) are dropped
+
+@dataclass(frozen=True)
+class SearchOptions:
+    """Of flashlight's search, by its own names; chosen on the validation split of the built-in corpus.
+
+    They ship in the ONNX file, so that what was measured is what is served.
+
+    Attributes:
+        beam_size: hypotheses kept per frame.
+        beam_size_token: symbols tried per frame.
+        beam_threshold: hypotheses worse than the best by more than this (nats) are dropped.
+        lm_weight: of KenLM's log10 probability against the acoustic model's natural logarithm.
+        sil_score: added per space.
+        log_add: paths of the same text add up, rather than the best one counting.
+    """
+
+    beam_size: int = 20
+    beam_size_token: int = 8
+    beam_threshold: float = 12.0
+    lm_weight: float = 1.5
+    sil_score: float = 0.0
+    log_add: bool = True
 
 
 def greedy_labels(logits: np.ndarray[Any, Any], blank_id: int = 0) -> list[int]:
@@ -42,12 +60,13 @@ class BeamSearch:
 
     Args:
         arpa: text of the n-gram model (`language_model.estimate`).
+        options: how far it looks and how much it listens.
 
     Raises:
         ModelError: KenLM cannot read it.
     """
 
-    def __init__(self, arpa: str, vocabulary: Vocabulary) -> None:
+    def __init__(self, arpa: str, vocabulary: Vocabulary, options: SearchOptions = SearchOptions()) -> None:
         from flashlight.lib.text.decoder import CriterionType, LexiconFreeDecoder, LexiconFreeDecoderOptions
         from flashlight.lib.text.decoder.kenlm import KenLM
         from flashlight.lib.text.dictionary import Dictionary
@@ -64,17 +83,9 @@ class BeamSearch:
                     "must be an ARPA text as train_asr writes it",
                     "make it again: `dvc repro -f train_asr export_asr`",
                 ) from error
-        options = LexiconFreeDecoderOptions(
-            beam_size=_BEAM,
-            beam_size_token=min(_BEAM_SYMBOLS, len(vocabulary.symbols)),
-            beam_threshold=_BEAM_THRESHOLD,
-            lm_weight=_LM_WEIGHT,
-            sil_score=0.0,
-            log_add=True,
-            criterion_type=CriterionType.CTC,
-        )
+        chosen = LexiconFreeDecoderOptions(**asdict(options), criterion_type=CriterionType.CTC)
         space = vocabulary.ids.get(SPACE, vocabulary.blank_id)
-        self._decoder = LexiconFreeDecoder(options, language_model, space, vocabulary.blank_id, [])
+        self._decoder = LexiconFreeDecoder(chosen, language_model, space, vocabulary.blank_id, [])
 
     def labels(self, logits: np.ndarray[Any, Any]) -> list[int]:
         """Label ids of one utterance from logits (frames, vocabulary)."""

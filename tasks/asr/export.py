@@ -18,6 +18,7 @@ import tempfile
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +31,7 @@ from onnxruntime.quantization.shape_inference import quant_pre_process
 from tasks.artifacts import digest_folder, new_folder, sha256_file, write_json
 from tasks.asr import language_model
 from tasks.asr.checkpoint import Checkpoint, load_checkpoint, use_threads, write_vocabulary
+from tasks.asr.decode import SearchOptions
 from tasks.asr.model import ONNX_NAME
 from tasks.data.espeak import SAMPLE_RATE_HZ
 from tasks.errors import ModelError
@@ -79,6 +81,7 @@ def export(params: ExportAsr, *, checkpoint: Path, out_dir: Path) -> dict[str, A
         metadata = _metadata(loaded, checkpoint)
         arpa = language_model.read(checkpoint)
         if arpa is not None:
+            metadata["search"] = asdict(SearchOptions())
             metadata["language_model"] = base64.b64encode(language_model.pack(arpa)).decode()
         _write_metadata(shipped, metadata)
         write_vocabulary(folder, loaded.vocabulary, loaded.normalise)

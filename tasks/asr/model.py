@@ -23,7 +23,7 @@ from tasks.asr import language_model
 from tasks.asr.augment import Audio, normalised
 from tasks.asr.batching import buckets, pad, uses_mask
 from tasks.asr.checkpoint import Checkpoint, Vocabulary, load_checkpoint, thread_count
-from tasks.asr.decode import BeamSearch, greedy
+from tasks.asr.decode import BeamSearch, SearchOptions, greedy
 from tasks.errors import ArtifactError, DataError, ModelError
 
 __all__ = ["ONNX_NAME", "OnnxRecogniser", "Recogniser", "TorchRecogniser", "load_checkpoint", "recognise"]
@@ -107,7 +107,8 @@ class OnnxRecogniser:
         self.normalise = metadata["do_normalize"] == "true"
         packed = metadata.get("language_model", "")
         arpa = language_model.unpack(base64.b64decode(packed), str(path)) if packed else ""
-        self.search = BeamSearch(arpa, self.vocabulary) if arpa else None
+        options = SearchOptions(**json.loads(metadata.get("search", "{}")))
+        self.search = BeamSearch(arpa, self.vocabulary, options) if arpa else None
 
     def logits(self, audio: Audio) -> np.ndarray[Any, np.dtype[np.float32]]:
         """Logits (frames, vocabulary) of one utterance."""

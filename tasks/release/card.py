@@ -23,6 +23,8 @@ RATES = (
     ("wer_unseen_sentences", "WER, unseen sentences, known voices"),
     ("wer_unseen_voices", "WER, unseen sentences and voices"),
     ("cer_with_spaces_unseen_sentences", "CER with spaces, unseen sentences"),
+    ("cer_unseen_sentences_greedy", "CER, unseen sentences, greedy (without the n-gram model)"),
+    ("cer_unseen_voices_greedy", "CER, unseen sentences and voices, greedy"),
     ("cer_with_silence", "CER, silence added on both sides"),
     ("cer_joined", "CER, utterances joined"),
 )

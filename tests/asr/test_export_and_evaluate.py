@@ -1,5 +1,6 @@
 """ONNX export against torch, the shipped file's facts, and evaluation under the three conditions."""
 
+import base64
 import json
 import math
 import shutil
@@ -12,13 +13,17 @@ import pandas as pd
 import pytest
 import torch
 
+from tasks.asr import language_model
 from tasks.asr.checkpoint import Vocabulary, load_checkpoint, load_encoder, save_checkpoint
+from tasks.asr.decode import SearchOptions
 from tasks.asr.evaluate import evaluate, joined_groups, rates
 from tasks.asr.export import export, to_onnx
 from tasks.asr.model import ONNX_NAME, OnnxRecogniser, TorchRecogniser
 from tasks.asr.prepared import read_prepared
+from tasks.asr.train import ngrams_of
 from tasks.errors import ArtifactError, DataError, ModelError
 from tasks.settings import EvaluateAsr, ExportAsr
+from tests.asr.conftest import SENTENCES
 
 EXPORT = ExportAsr(opset=17, max_logit_difference=1e-3)
 EVALUATE = EvaluateAsr(silence_s=0.5, joined=3, batch_seconds=20.0)
@@ -33,6 +38,7 @@ def checkpoint(encoder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     torch.nn.init.normal_(model.lm_head.weight, std=1.0)  # so that it says something
     about = {"units": "jamo", "normaliser": "ko-1", "training_digest": "d" * 64}
     save_checkpoint(folder, model, vocabulary, about)
+    language_model.save(ngrams_of(pd.Series(SENTENCES), vocabulary), folder)
     return folder
 
 
@@ -68,6 +74,10 @@ def test_the_file_carries_what_it_needs(shipped: Path, checkpoint: Path) -> None
     assert names == {ONNX_NAME, "vocab.json", "preprocessor_config.json", "malgil.json"}
     session = onnxruntime.InferenceSession(str(shipped / ONNX_NAME), providers=["CPUExecutionProvider"])
     metadata = session.get_modelmeta().custom_metadata_map
+    assert language_model.read(checkpoint) == language_model.unpack(
+        base64.b64decode(metadata["language_model"]), "the file"
+    )
+    assert SearchOptions(**json.loads(metadata["search"])) == SearchOptions()
     assert metadata["sample_rate_hz"] == "16000"
     assert metadata["normaliser"] == "ko-1"
     assert metadata["training_digest"] == "d" * 64
