@@ -101,11 +101,17 @@ def _settle(quick: bool, overrides: Sequence[str]) -> Params:
 
 
 def _make_all(lines: Sequence[Line]) -> dict[str, StageRun]:
-    """Every stage that the lines need, the two lines side by side; the first failure once all have ended."""
+    """Every stage that the lines need, the two lines side by side; the first failure once all have ended.
+
+    What a line needs beside the shared stages is made while these are.
+    """
     futures: dict[str, PrefectFuture[StageRun]] = {}
     one_line = steps.threads(1)
-    after = _chain(steps.SHARED, one_line, [], futures)
-    ends = [_chain(steps.LINES[name], steps.threads(len(lines)), after, futures) for name in lines]
+    shared = _chain(steps.SHARED, one_line, [], futures)
+    ends = []
+    for name in lines:
+        early = _chain(steps.EARLY.get(name, ()), steps.threads(2), [], futures)
+        ends.append(_chain(steps.LINES[name], steps.threads(len(lines)), [*shared, *early], futures))
     shipped = (BUILD / "asr/shipped", BUILD / "llm/gguf")
     if len(lines) == 2 or all(folder.exists() for folder in shipped):
         # llama.cpp's threads spin while they wait: on a busy machine a thread too many is many times slower

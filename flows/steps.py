@@ -24,10 +24,10 @@ from tasks.errors import ConflictError, MalgilError
 LOGS = Path("build/logs")
 RWLOCK = Path(".dvc/tmp/rwlock")
 SHARED = ("corpus", "validate", "prepare")
+EARLY: dict[str, tuple[str, ...]] = {"llm": ("base_llm",)}  # of a line, but need nothing of SHARED
 LINES: dict[str, tuple[str, ...]] = {
     "asr": ("train_asr", "export_asr", "evaluate_asr"),
     "llm": (
-        "base_llm",
         "train_llm",
         "merge_llm",
         "convert_llm",

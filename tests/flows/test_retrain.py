@@ -17,16 +17,25 @@ from flows.environment import set_environment
 GRAPH = """
 stages:
   shared: {cmd: python work.py shared, deps: [work.py], outs: [build/shared]}
+  own: {cmd: python work.py own, deps: [work.py], outs: [build/own]}
   left: {cmd: python work.py left, deps: [work.py, build/shared], outs: [build/left]}
-  right: {cmd: python work.py right, deps: [work.py, build/shared, src], outs: [build/right]}
+  right: {cmd: python work.py right, deps: [work.py, build/shared, build/own, src], outs: [build/right]}
   last: {cmd: python work.py last, deps: [work.py, build/left, build/right], outs: [build/last]}
 """
 WORK = """
-import os, pathlib, sys
+import os, pathlib, sys, time
 name = sys.argv[1]
 if name == "right" and pathlib.Path("src").read_text() == "broken":
     print("tasks.x.y: DataError: src = 'broken': must be whole. Next: mend src", file=sys.stderr)
     raise SystemExit(2)
+other = {"shared": "own", "own": "shared"}.get(name)
+pathlib.Path("build", "started-" + name).touch()
+for _ in range(600):  # each waits for the other: one after the other they would not end
+    if not os.environ.get("TOGETHER") or not other or pathlib.Path("build", "started-" + other).exists():
+        break
+    time.sleep(0.1)
+else:
+    raise SystemExit(name + " was alone")
 pathlib.Path("build", name).write_text(os.environ["OMP_NUM_THREADS"])
 """
 
@@ -50,6 +59,7 @@ def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, server: None) -> Pa
     monkeypatch.setenv("PATH", os.environ["PATH"])
     monkeypatch.setattr(steps, "SHARED", ("shared",))
     monkeypatch.setattr(steps, "LINES", {"asr": ("left",), "llm": ("right",)})
+    monkeypatch.setattr(steps, "EARLY", {"llm": ("own",)})
     monkeypatch.setattr(steps, "ROAD", "last")
     set_environment(tmp_path)
     return tmp_path
@@ -68,11 +78,13 @@ def test_a_failed_line_stops_what_needs_it_and_lets_the_other_finish(project: Pa
     assert not (project / "build/last").exists()
     (project / "src").write_text("whole")
     made = make_all("asr", "llm")
-    assert {name for name, run in made.items() if run.cached} == {"shared", "left"}
+    assert {name for name, run in made.items() if run.cached} == {"shared", "own", "left"}
     share = max(1, len(os.sched_getaffinity(0)) // 2)
     assert (project / "build/right").read_text() == str(share), "two lines share the cores"
     again = make_all("asr", "llm")
-    assert list(again) == ["shared", "left", "right", "last"] and all(run.fresh for run in again.values())
+    assert list(again) == ["shared", "left", "own", "right", "last"] and all(
+        run.fresh for run in again.values()
+    )
 
 
 def test_one_line_alone_goes_end_to_end_only_beside_what_the_other_has_shipped(project: Path) -> None:
@@ -82,6 +94,14 @@ def test_one_line_alone_goes_end_to_end_only_beside_what_the_other_has_shipped(p
     (project / "build/llm/gguf").mkdir()
     make_all("llm")
     assert list(make_all("asr")) == ["shared", "left", "last"]
+
+
+def test_what_a_line_needs_alone_is_made_beside_the_shared_stages(
+    project: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (project / "src").write_text("whole")
+    monkeypatch.setenv("TOGETHER", "1")
+    assert list(make_all("asr", "llm")) == ["shared", "left", "own", "right", "last"]
 
 
 def test_a_killed_run_is_closed_in_the_books(server: None) -> None:
