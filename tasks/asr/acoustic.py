@@ -111,7 +111,10 @@ def load_acoustic(folder: Path, backend: str | None, batch_seconds: float, use_s
         ModelError: there is none, or it is broken.
         ArtifactError: it has another hash than the file beside it names.
     """
-    onnx, checkpoint = (folder / ONNX_NAME).is_file(), (folder / "config.json").is_file()
+    onnx = (folder / ONNX_NAME).is_file()
+    # a published version has its checkpoint in a folder below the ONNX file
+    weights = folder / "checkpoint" if onnx else folder
+    checkpoint = (weights / "config.json").is_file()
     if not (onnx if backend == "onnx" else checkpoint if backend == "torch" else onnx or checkpoint):
         needed = {"onnx": ONNX_NAME, "torch": "config.json"}
         raise ModelError(
@@ -120,5 +123,5 @@ def load_acoustic(folder: Path, backend: str | None, batch_seconds: float, use_s
             "make one with `malgil run --line asr`, or name its folder with --model",
         )
     if backend == "torch" or (backend is None and not onnx):
-        return TorchAcoustic(folder, batch_seconds, use_search)
+        return TorchAcoustic(weights, batch_seconds, use_search)
     return OnnxAcoustic(folder, use_search)

@@ -7,6 +7,7 @@ exactly; the tiny ONNX and torch models say nonsense, but the same nonsense.
 import io
 import json
 import os
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable, Iterator, Sequence
@@ -199,6 +200,26 @@ def test_windows_change_neither_a_word_nor_a_time(tmp_path: Path, window_s: floa
         0.02 * (5 * len(found.words[0].text) - 2)
     )
     assert found.confidence > 0.99
+
+
+def test_every_window_has_the_level_of_the_whole(tmp_path: Path) -> None:
+    """A quiet stretch of a long recording stays quiet; alone it would be made as loud as the speech."""
+    heard: list[Array] = []
+
+    class Levels(Heard):
+        normalise = True
+
+        def logits(self, audio: Sequence[Array]) -> list[Array]:
+            heard.extend(audio)
+            return [np.zeros((GRID.frames(len(clip)), 5), np.float32) for clip in audio]
+
+    rng = np.random.default_rng(0)
+    loudness = np.linspace(0.01, 0.9, 10 * 16_000)
+    soundfile.write(tmp_path / "a.wav", rng.uniform(-1, 1, len(loudness)) * loudness + 0.05, 16_000)
+    run([tmp_path / "a.wav"], Levels(), window_s=4.0, overlap_s=1.0)
+    whole = normalised(read_audio(tmp_path / "a.wav"))
+    assert len(heard) > 1
+    assert np.allclose(heard[0], whole[: len(heard[0])], atol=1e-4)
 
 
 def test_joined_logits_are_those_of_one_pass_but_for_context(
@@ -396,6 +417,13 @@ def test_a_folder_without_a_recogniser_is_named(tmp_path: Path, checkpoint: Path
         load_acoustic(tmp_path, None, 60.0, use_search=True)
     with pytest.raises(ModelError, match="no recogniser for onnx"):
         load_acoustic(checkpoint, "onnx", 60.0, use_search=True)
+
+
+def test_a_published_version_holds_both(checkpoint: Path, shipped: Path, tmp_path: Path) -> None:
+    version = shutil.copytree(shipped, tmp_path / "version")
+    shutil.copytree(checkpoint, version / "checkpoint")
+    assert isinstance(load_acoustic(version, None, 60.0, use_search=True), OnnxAcoustic)
+    assert isinstance(load_acoustic(version, "torch", 60.0, use_search=True), TorchAcoustic)
 
 
 def malgil(*arguments: object, standard_input: bytes = b"") -> "subprocess.CompletedProcess[bytes]":
