@@ -4,12 +4,12 @@
     malgil doctor [--json]
     malgil up [--prefect-port N] [--mlflow-port N]
     malgil pretrain
+    malgil asr transcribe PATHS...
 
 Known errors become one message and an exit code (docs/reference/cli.md). What is slow to import is
 imported by the command that needs it.
 """
 
-import logging
 import signal
 import sys
 from enum import StrEnum
@@ -17,6 +17,8 @@ from typing import Annotated, Any, NoReturn
 
 import typer
 
+from flows.asr_commands import asr
+from flows.console import log_to_console
 from tasks.errors import MalgilError, explain_os_error
 
 app = typer.Typer(
@@ -27,6 +29,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
 )
+app.add_typer(asr)
 INTERRUPTED, TERMINATED = 130, 143
 
 
@@ -53,7 +56,7 @@ def run(
 
     set_environment(find_project())
     load(quick=quick, sets=overrides or ())
-    _log_to_console()
+    log_to_console()
     with hold_run_lock():
         from flows import server
 
@@ -88,7 +91,7 @@ def up(
     """Start Prefect, MLflow, a worker and the deployments on this machine; Ctrl-C stops them."""
     from flows.up import serve
 
-    _log_to_console()
+    log_to_console()
     serve(prefect_port=prefect_port, mlflow_port=mlflow_port)
 
 
@@ -98,19 +101,6 @@ def pretrain(context: typer.Context) -> None:
     import subprocess
 
     raise typer.Exit(subprocess.call([sys.executable, "-m", "tasks.asr.pretrain", *context.args]))
-
-
-def _log_to_console() -> None:
-    """The flow's own lines on standard error; Prefect's and other libraries' only from warnings up."""
-    import os
-
-    os.environ.setdefault("PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL", "CRITICAL")
-    handler = logging.StreamHandler()
-    handler.setFormatter(logging.Formatter("%(asctime)s %(message)s", "%H:%M:%S"))
-    for logger in map(logging.getLogger, ("malgil", "tasks")):
-        logger.addHandler(handler)
-        logger.setLevel(logging.INFO)
-        logger.propagate = False
 
 
 def _terminate(*_: Any) -> None:

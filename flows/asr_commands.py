@@ -1,0 +1,145 @@
+"""The commands `malgil asr ...`: a finished recogniser at work.
+
+    malgil asr transcribe PATHS... [--format text|json|srt|vtt|textgrid] [--out DIR]
+
+The bodies are in tasks/asr; what is slow to import is imported by the command that needs it.
+"""
+
+from __future__ import annotations
+
+import sys
+import tempfile
+from collections.abc import Iterator, Mapping
+from enum import StrEnum
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from flows.console import log_to_console
+from tasks.errors import DataError
+
+if TYPE_CHECKING:
+    from tasks.asr.formats import Transcription
+    from tasks.asr.sources import Failure
+
+asr = typer.Typer(name="asr", help="Use a trained recogniser.", no_args_is_help=True)
+DEFAULT_MODEL = {"onnx": Path("build/asr/shipped"), "torch": Path("build/asr/checkpoint")}
+
+
+class Format(StrEnum):
+    """How transcriptions are written."""
+
+    text = "text"
+    json = "json"
+    srt = "srt"
+    vtt = "vtt"
+    textgrid = "textgrid"
+
+
+class Backend(StrEnum):
+    """What computes the logits."""
+
+    onnx = "onnx"
+    torch = "torch"
+
+
+SUFFIXES = {
+    Format.text: ".txt",
+    Format.json: ".json",
+    Format.srt: ".srt",
+    Format.vtt: ".vtt",
+    Format.textgrid: ".TextGrid",
+}
+
+
+@asr.command()
+def transcribe(
+    paths: Annotated[list[str], typer.Argument(help="audio files, folders, globs; - is standard input")],
+    form: Annotated[Format, typer.Option("--format", help="what is written")] = Format.text,
+    model: Annotated[
+        Path | None, typer.Option(help="folder of a recogniser; build/asr/shipped or build/asr/checkpoint")
+    ] = None,
+    backend: Annotated[
+        Backend | None, typer.Option(help="the shipped ONNX file or the torch checkpoint; as --model holds")
+    ] = None,
+    greedy: Annotated[bool, typer.Option("--greedy", help="without the n-gram model")] = False,
+    batch_seconds: Annotated[
+        float, typer.Option(min=1.0, max=3600.0, help="padded audio per batch, in seconds (torch)")
+    ] = 60.0,
+    out: Annotated[Path | None, typer.Option(help="folder for one file per recording")] = None,
+) -> None:
+    """Text, subtitles and word times of recordings of any length."""
+    from tasks.asr import sources
+
+    log_to_console()
+    sys.stdout.reconfigure(encoding="utf-8")  # type: ignore[union-attr]  # whatever the locale says
+    with tempfile.TemporaryDirectory(prefix="malgil-") as scratch:
+        found = sources.find_sources(paths, sys.stdin.buffer, Path(scratch))
+        if len(found) > 1 and out is None and form not in (Format.text, Format.json):
+            raise DataError(
+                f"--format {form} for {len(found)} recordings",
+                f"a {form} file holds one",
+                "name a folder: --out DIR",
+            )
+        files = sources.output_files(found, out, SUFFIXES[form]) if out else {}
+
+        from tasks.asr.acoustic import load_acoustic
+
+        chosen = backend.value if backend else None if model else "onnx"
+        folder = model or DEFAULT_MODEL[chosen or "onnx"]
+        acoustic = load_acoustic(folder, chosen, batch_seconds, use_search=not greedy)
+
+        from tasks.asr.transcribe import total_seconds
+        from tasks.asr.transcribe import transcribe as results
+        from tasks.progress import Progress
+
+        with Progress("transcribe", total_seconds(found), "s of audio") as progress:
+            failures = _write(results(found, acoustic, progress=progress), form, files, len(found) > 1)
+    for failure in failures:
+        print(f"malgil: {type(failure.error).__name__}: {_named(failure)}", file=sys.stderr)
+    if failures:
+        print(f"malgil: {len(failures)} of {len(found)} recordings have no text", file=sys.stderr)
+        raise typer.Exit(DataError.exit_code)
+
+
+def _write(
+    results: Iterator[Transcription | Failure], form: Format, files: Mapping[str, Path], several: bool
+) -> list[Failure]:
+    """Prints each result, or writes it to its file; JSON is printed at the end, as one list."""
+    from tasks.artifacts import write_text
+    from tasks.asr import formats
+    from tasks.asr.sources import Failure
+
+    failures: list[Failure] = []
+    listed: list[Transcription] = []
+    for result in results:
+        if isinstance(result, Failure):
+            failures.append(result)
+        elif files:
+            write_text(files[result.path], _formatted(result, form, several=False))
+        elif form is Format.json:
+            listed.append(result)
+        else:
+            print(_formatted(result, form, several), end="", flush=True)
+    if form is Format.json and not files:
+        print(formats.as_json(listed), end="")
+    return failures
+
+
+def _formatted(transcription: Transcription, form: Format, several: bool) -> str:
+    from tasks.asr import formats
+
+    if form is Format.text:
+        return formats.as_line(transcription, several)
+    if form is Format.json:
+        return formats.as_json([transcription])
+    return {Format.srt: formats.as_srt, Format.vtt: formats.as_vtt, Format.textgrid: formats.as_textgrid}[
+        form
+    ](transcription)
+
+
+def _named(failure: Failure) -> str:
+    """The message, with the recording's path where it is not in it."""
+    message = str(failure.error)
+    return message if failure.name in message else f"{failure.name}: {message}"

@@ -1,0 +1,143 @@
+"""From what a user names (files, folders, globs, standard input) to a list of recordings. No command.
+
+What cannot be one is a `Failure`, beside those that can: one wrong path of a thousand stops nothing.
+"""
+
+from __future__ import annotations
+
+import glob
+import os
+import shutil
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import IO, NamedTuple
+
+from tasks.errors import DataError, MalgilError, explain_os_error
+
+STANDARD_INPUT = "-"
+# What is looked for in a folder. The second half libsndfile cannot read: named, so that it is reported.
+SUFFIXES = frozenset(
+    f".{suffix}"
+    for suffixes in (
+        ("wav", "wave", "flac", "ogg", "oga", "opus", "mp3", "aiff", "aif", "au", "snd", "caf", "w64"),
+        ("m4a", "aac", "wma", "amr", "webm"),
+    )
+    for suffix in suffixes
+)
+
+
+class Source(NamedTuple):
+    """A recording to read: the `name` shown, the file's `path`, and where its output goes, without suffix."""
+
+    name: str
+    path: Path
+    output: Path
+
+
+class Failure(NamedTuple):
+    """A recording without text, and why."""
+
+    name: str
+    error: MalgilError
+
+
+def find_sources(
+    arguments: Sequence[str], standard_input: IO[bytes], scratch: Path
+) -> list[Source | Failure]:
+    """Recordings in the order of the arguments, each once; those of a folder sorted by path.
+
+    Args:
+        arguments: files, folders (searched recursively for audio suffixes), globs, "-".
+        standard_input: read whole into a file below `scratch`, if asked for.
+    """
+    found: dict[Path, Source | Failure] = {}
+    for argument in arguments:
+        if argument == STANDARD_INPUT:
+            if (path := scratch / "stdin") not in found:
+                with path.open("wb") as copy:
+                    shutil.copyfileobj(standard_input, copy)
+                found[path] = Source(STANDARD_INPUT, path, Path("stdin"))
+            continue
+        for entry in _expanded(argument):
+            found.setdefault(entry.path.resolve() if isinstance(entry, Source) else Path(entry.name), entry)
+    return list(found.values())
+
+
+def _expanded(argument: str) -> Iterator[Source | Failure]:
+    if glob.has_magic(argument) and not os.path.lexists(argument):  # a file may be called "a[1].wav"
+        matches = sorted(glob.glob(argument, recursive=True))  # noqa: PTH207  absolute patterns too
+        for match in matches:
+            yield from _found(Path(match))
+        if not matches:
+            yield Failure(
+                argument, DataError(f"{argument} matches no file", "a glob must match", "correct the pattern")
+            )
+        return
+    yield from _found(Path(argument))
+
+
+def _found(path: Path) -> Iterator[Source | Failure]:
+    if path.is_dir():
+        yield from _in_folder(path)
+    elif path.is_file():
+        yield Source(_shown(path), path, Path(path.stem))
+    elif os.path.lexists(path):
+        error = DataError(
+            f"{_shown(path)} is not a file", "must be a file or a folder", "pipe it instead: `... | malgil`"
+        )
+        yield Failure(_shown(path), error)
+    else:
+        error = DataError(f"{_shown(path)} is missing", "must be a file or a folder", "correct the path")
+        yield Failure(_shown(path), error)
+
+
+def _in_folder(folder: Path) -> Iterator[Source | Failure]:
+    refused: list[OSError] = []
+    files = [
+        Path(parent, name)
+        for parent, _, names in os.walk(folder, onerror=refused.append)
+        for name in names
+        if not name.startswith(".") and Path(name).suffix.lower() in SUFFIXES
+    ]
+    for path in sorted(files):
+        yield Source(_shown(path), path, path.relative_to(folder).with_suffix(""))
+    for problem in refused:
+        yield Failure(str(problem.filename), explain_os_error(problem))
+    if not files and not refused:
+        error = DataError(
+            f"{_shown(folder)} holds no audio file",
+            f"looked for {' '.join(sorted(SUFFIXES))}",
+            "correct the path, or name files of another suffix one by one",
+        )
+        yield Failure(_shown(folder), error)
+
+
+def _shown(path: Path) -> str:
+    """The path as it can be printed: bytes that are no UTF-8 become question marks."""
+    return str(path).encode("utf-8", "replace").decode()
+
+
+def output_files(sources: Sequence[Source | Failure], folder: Path, suffix: str) -> dict[str, Path]:
+    """Name of each source → its file in `folder`, below which the subfolders of a folder are kept.
+
+    Raises:
+        DataError: two recordings would be written to one file, or one over a recording.
+    """
+    files: dict[str, Path] = {}
+    owners: dict[Path, str] = {}
+    inputs = {source.path.resolve() for source in sources if isinstance(source, Source)}
+    for source in sources:
+        if not isinstance(source, Source):
+            continue
+        target = folder / source.output.with_name(source.output.name + suffix)
+        other = owners.setdefault(target, source.name)
+        if other != source.name:
+            raise DataError(
+                f"{other} and {source.name} would both be written to {target}",
+                "recordings of one call need names of their own",
+                "call once per folder, each with an --out of its own",
+            )
+        if target.resolve() in inputs:
+            raise DataError(f"{target} is a recording", "results overwrite no input", "choose another --out")
+        files[source.name] = target
+    return files

@@ -1,0 +1,466 @@
+"""Recordings of any length, of any kind and in any number, through `malgil asr transcribe` and its body.
+
+`Heard` is a recogniser that reads symbols off the loudness of each frame, so that text and times are known
+exactly; the tiny ONNX and torch models say nonsense, but the same nonsense.
+"""
+
+import io
+import json
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+import soundfile
+import torch
+from typer.testing import CliRunner
+
+from flows import asr_commands
+from flows.cli import app
+from tasks.asr import language_model, recording, transcribe
+from tasks.asr.acoustic import OnnxAcoustic, TorchAcoustic, load_acoustic
+from tasks.asr.augment import normalised
+from tasks.asr.checkpoint import Vocabulary, load_encoder, save_checkpoint
+from tasks.asr.export import export
+from tasks.asr.formats import Transcription
+from tasks.asr.model import OnnxRecogniser, TorchRecogniser
+from tasks.asr.recording import BLOCK_FRAMES, blocks, stretches, survey
+from tasks.asr.sources import Failure, Source, find_sources, output_files
+from tasks.asr.train import ngrams_of
+from tasks.asr.windows import Grid, measure_grid, pause_frame, plan_windows
+from tasks.data.audio import read_audio
+from tasks.errors import DataError, ModelError
+from tasks.settings import ExportAsr
+from tests.asr.conftest import SENTENCES
+
+ROOT = Path(__file__).parents[2]
+GRID = Grid(320, 686)
+Array = np.ndarray[Any, Any]
+
+
+class Heard:
+    """A frame whose middle is as loud as k/10 says symbol k; blank where it is silent."""
+
+    vocabulary = Vocabulary(("[PAD]", "|", "가", "나", "다"))
+    search = None
+    normalise = False
+    grid = GRID
+    sha256 = "0" * 64
+    pool_seconds = 0.0
+
+    def __init__(self) -> None:
+        self.longest = 0
+
+    def logits(self, audio: Sequence[Array]) -> list[Array]:
+        self.longest = max([self.longest, *map(len, audio)])
+        found = []
+        for clip in audio:
+            middles = np.arange(GRID.frames(len(clip))) * GRID.stride + GRID.field // 2
+            symbols = np.round(np.abs(clip[middles]) * 10).astype(int)
+            found.append(np.eye(5, dtype=np.float32)[symbols] * 12)
+        return found
+
+
+def spoken(text: str, path: Path, pause: int = 30) -> list[tuple[str, float]]:
+    """Writes audio in which `Heard` hears the text ("." is a pause); each word with its start in seconds."""
+    frames: list[int] = []
+    words: list[tuple[str, float]] = []
+    for word in text.split():
+        if word == ".":
+            frames += [0] * pause
+            continue
+        words.append((word, GRID.start_s(len(frames))))
+        for symbol in word:
+            frames += [" |가나다".index(symbol)] * 3 + [0] * 2
+        frames += [1] * 2 + [0]
+    samples = np.repeat(np.array(frames) / 10, GRID.stride)
+    offset = (GRID.field - GRID.stride) // 2
+    soundfile.write(path, np.concatenate([np.zeros(offset), samples, np.zeros(GRID.field)]), 16_000)
+    return words
+
+
+def babble(words: int, seed: int = 0) -> str:
+    rng = np.random.default_rng(seed)
+    drawn = ["".join(rng.choice(list("가나다"), rng.integers(1, 6))) for _ in range(words)]
+    return " ".join(word + " ." * int(rng.random() < 0.1) for word in drawn)
+
+
+def source(path: Path) -> Source:
+    return Source(str(path), path, Path(path.stem))
+
+
+def run(paths: Sequence[Path], acoustic: Any, window_s: float = 20.0, overlap_s: float = 4.0) -> list[Any]:
+    return list(transcribe.transcribe([source(path) for path in paths], acoustic, window_s, overlap_s))
+
+
+@pytest.fixture(scope="module")
+def checkpoint(encoder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("checkpoint")
+    vocabulary = Vocabulary.of_jamo()
+    model = load_encoder(str(encoder), vocabulary, seed=4)
+    torch.nn.init.normal_(model.lm_head.weight, std=1.0)  # so that it says something
+    save_checkpoint(folder, model, vocabulary, {"units": "jamo"})
+    language_model.save(ngrams_of(pd.Series(SENTENCES), vocabulary), folder)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def shipped(checkpoint: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("export") / "shipped"
+    export(ExportAsr(opset=17, max_logit_difference=1e-3), checkpoint=checkpoint, out_dir=folder)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def noises(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
+    """Short recordings of several lengths, and one of 12 s."""
+    folder = tmp_path_factory.mktemp("noises")
+    rng = np.random.default_rng(1)
+    for index, seconds in enumerate((0.7, 2.31, 1.1, 0.02, 12.0)):
+        soundfile.write(folder / f"{index}.wav", rng.uniform(-0.3, 0.3, round(seconds * 16_000)), 16_000)
+    return sorted(folder.iterdir())
+
+
+def frames_of(kernels: Sequence[int], strides: Sequence[int]) -> Callable[[int], int]:
+    def count(samples: int) -> int:
+        for kernel, stride in zip(kernels, strides, strict=True):
+            samples = max(0, (samples - kernel) // stride + 1)
+        return samples
+
+    return count
+
+
+@pytest.mark.parametrize(
+    ("kernels", "strides", "expected"),
+    [
+        ((16, 8, 4, 4), (10, 4, 4, 2), (320, 686)),
+        ((10, 3, 3, 3, 3, 2, 2), (5, 2, 2, 2, 2, 2, 2), (320, 400)),  # wav2vec2 and XLS-R
+        ((10, 3, 3), (5, 2, 2), (20, 40)),
+        ((800, 8), (400, 4), (1600, 3600)),
+    ],
+)
+def test_the_grid_is_measured(
+    kernels: Sequence[int], strides: Sequence[int], expected: tuple[int, int]
+) -> None:
+    counted = frames_of(kernels, strides)
+    grid = measure_grid(counted)
+    assert grid == expected
+    assert all(grid.frames(samples) == counted(samples) for samples in range(0, 9_000, 7))
+
+
+def test_both_backends_lie_on_the_same_grid(checkpoint: Path, shipped: Path) -> None:
+    assert TorchAcoustic(checkpoint, 60.0).grid == OnnxAcoustic(shipped).grid == GRID
+
+
+@pytest.mark.parametrize("overlap", [2, 5, 20])
+def test_windows_cover_every_frame_once_with_context(overlap: int) -> None:
+    longest = 50
+    for frames in (1, 50, 51, 52, 99, 100, 101, 1_000, 1_234):
+        windows = plan_windows(frames, longest, overlap)
+        kept = [frame for w in windows for frame in range(w.keep_from, w.keep_to)]
+        assert kept == list(range(frames))
+        assert {w.end - w.first for w in windows} == {min(frames, longest)}
+        for before, after in pairwise(windows):
+            assert before.end - after.first >= overlap
+            assert before.end - before.keep_to >= overlap // 2 <= after.keep_from - after.first
+        assert windows[-1].end == frames
+
+
+@pytest.mark.parametrize(
+    ("path", "expected"),
+    [
+        ("aaaaaaaaaa" "aa-|-aaaaa", 13),  # a space, between words
+        ("aaaaaaaaaa" "a-|a-----a", 16),  # a long pause, though there is no space in it
+        ("aaaaaaaaaa" "a|a--a---a", 11),  # short ones may be inside a word
+        ("a|||||||||" "aaaa-aaaaa", 15),  # nothing better in the second half
+        ("----------" "----------", 15),
+    ],
+)  # fmt: skip
+def test_text_is_cut_where_a_word_ends(path: str, expected: int) -> None:
+    logits = np.eye(3)[["-|a".index(symbol) for symbol in path]]
+    assert pause_frame(logits, blank_id=0, space_id=1, longest=20, pause=4) == expected
+
+
+@pytest.mark.parametrize("window_s", [1.3, 4.0, 20.0, 400.0])
+def test_windows_change_neither_a_word_nor_a_time(tmp_path: Path, window_s: float) -> None:
+    words = spoken(babble(200), tmp_path / "long.wav")
+    (found,) = run([tmp_path / "long.wav"], Heard(), window_s, overlap_s=window_s / 5)
+    assert found.duration_s > 60
+    assert [(word.text, word.start_s) for word in found.words] == words
+    assert found.text == found.greedy == " ".join(word for word, _ in words)
+    assert "".join(character.text for character in found.characters) == found.text.replace(" ", "")
+    assert found.words[0].end_s - found.words[0].start_s == pytest.approx(
+        0.02 * (5 * len(found.words[0].text) - 2)
+    )
+    assert found.confidence > 0.99
+
+
+def test_every_window_has_the_level_of_the_whole(tmp_path: Path) -> None:
+    """A quiet stretch of a long recording stays quiet; alone it would be made as loud as the speech."""
+    heard: list[Array] = []
+
+    class Levels(Heard):
+        normalise = True
+
+        def logits(self, audio: Sequence[Array]) -> list[Array]:
+            heard.extend(audio)
+            return [np.zeros((GRID.frames(len(clip)), 5), np.float32) for clip in audio]
+
+    rng = np.random.default_rng(0)
+    loudness = np.linspace(0.01, 0.9, 10 * 16_000)
+    soundfile.write(tmp_path / "a.wav", rng.uniform(-1, 1, len(loudness)) * loudness + 0.05, 16_000)
+    run([tmp_path / "a.wav"], Levels(), window_s=4.0, overlap_s=1.0)
+    whole = normalised(read_audio(tmp_path / "a.wav"))
+    assert len(heard) > 1
+    assert np.allclose(heard[0], whole[: len(heard[0])], atol=1e-4)
+
+
+def test_joined_logits_are_those_of_one_pass_but_for_context(
+    checkpoint: Path, noises: list[Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Two seconds from a cut, a window's logits are those of the whole to 5% of what they vary by."""
+    decoded: list[Array] = []
+
+    def listen(logits: Array, blank_id: int) -> list[int]:
+        decoded.append(logits)
+        return []
+
+    monkeypatch.setattr(transcribe, "greedy_labels", listen)
+    acoustic = TorchAcoustic(checkpoint, 60.0, use_search=False)
+    run([noises[-1]], acoustic, window_s=5.0)
+    joined, cut = np.concatenate(decoded), len(decoded)
+    with torch.inference_mode():
+        inputs = torch.from_numpy(normalised(read_audio(noises[-1])))[None]
+        whole = acoustic.model(inputs).logits[0].numpy()
+    assert cut > 1 and joined.shape == whole.shape
+    assert np.abs(joined - whole).max() < 0.05 * whole.std()
+    shifted = np.abs(joined[:-1] - whole[1:]).max()
+    assert shifted > whole.std(), "a test that cannot tell a frame from the next shows nothing"
+
+
+def test_a_short_recording_says_what_the_recognisers_say(
+    checkpoint: Path, shipped: Path, noises: list[Path]
+) -> None:
+    clips = [read_audio(path) for path in noises]
+    recognisers = (
+        (OnnxRecogniser(shipped), OnnxAcoustic(shipped)),
+        (
+            TorchRecogniser(checkpoint),
+            TorchAcoustic(checkpoint, 60.0),
+        ),
+    )
+    for recogniser, acoustic in recognisers:
+        said = [(found.text, found.greedy) for found in run(noises, acoustic)]
+        assert said == [tuple(transcript) for transcript in recogniser.transcripts(clips)]
+        assert any(text for text, _ in said)
+
+
+def test_a_batch_says_what_each_says_alone(checkpoint: Path, noises: list[Path]) -> None:
+    acoustic = TorchAcoustic(checkpoint, 10.0, use_search=False)
+    batches: list[int] = []
+    inner = acoustic.model.forward
+
+    def counted(inputs: torch.Tensor, **more: Any) -> Any:
+        batches.append(len(inputs))
+        return inner(inputs, **more)
+
+    acoustic.model.forward = counted
+    together = run(noises, acoustic, window_s=3.0, overlap_s=1.0)
+    assert max(batches) > 2
+    alone = [run([path], acoustic, window_s=3.0, overlap_s=1.0)[0] for path in noises]
+    for one, other in zip(together, alone, strict=True):
+        assert (one.path, one.text, len(one.words)) == (other.path, other.text, len(other.words))
+        assert one.confidence == pytest.approx(other.confidence, abs=1e-3)
+
+
+def test_memory_does_not_grow_with_the_recording(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    spoken(babble(1_500), tmp_path / "long.wav")
+    asked: list[int] = []
+    decoded: list[int] = []
+    read, labels = soundfile.SoundFile.read, transcribe.greedy_labels
+
+    def watched(file: Any, frames: int = -1, **how: Any) -> Any:
+        asked.append(frames)
+        return read(file, frames, **how)
+
+    def counted(logits: Array, blank_id: int) -> list[int]:
+        decoded.append(len(logits))
+        return labels(logits, blank_id)
+
+    monkeypatch.setattr(soundfile.SoundFile, "read", watched)
+    monkeypatch.setattr(transcribe, "greedy_labels", counted)
+    acoustic = Heard()
+    (found,) = run([tmp_path / "long.wav"], acoustic)
+    assert found.duration_s > 400
+    assert min(asked) > 0 and max(asked) <= BLOCK_FRAMES
+    assert acoustic.longest <= 20 * 16_000
+    assert max(decoded) <= 1_000
+
+
+@pytest.mark.parametrize(
+    ("rate_hz", "channels", "suffix"), [(44_100, 2, "flac"), (8_000, 1, "wav"), (16_000, 3, "wav")]
+)
+def test_blocks_are_the_samples_of_the_whole(
+    tmp_path: Path, rate_hz: int, channels: int, suffix: str
+) -> None:
+    path = tmp_path / f"a.{suffix}"
+    soundfile.write(path, np.random.default_rng(0).uniform(-0.9, 0.9, (5 * rate_hz + 17, channels)), rate_hz)
+    whole = read_audio(path)
+    assert np.array_equal(np.concatenate(list(blocks(path, "a"))), whole)
+    known = survey(path, "a", keep=100)
+    assert known.audio is None and known.samples == len(whole)
+    assert known.mean == pytest.approx(whole.mean(), abs=1e-6)
+    assert known.variance == pytest.approx(whole.var(), rel=1e-4)
+    ranges = [(0, 100), (50, 70_000), (60_000, 79_000)]
+    for (start, stop), audio in zip(ranges, stretches(known, ranges), strict=True):
+        assert np.array_equal(audio, whole[start:stop])
+
+
+@pytest.fixture
+def odd(tmp_path: Path, noises: list[Path]) -> Path:
+    """A folder of what people have in folders: the good ones say something, the others must be named."""
+    folder = tmp_path / "odd"
+    (folder / "deep").mkdir(parents=True)
+    good = noises[1].read_bytes()
+    (folder / "deep/good.wav").write_bytes(good)
+    (folder / "wrong_suffix.mp3").write_bytes(good)
+    soundfile.write(folder / "clipped.ogg", np.sign(np.sin(np.arange(16_000) / 20)), 16_000)
+    soundfile.write(folder / "one_sample.wav", np.ones(1), 44_100)
+    soundfile.write(folder / "silent.flac", np.zeros(16_000 * 50), 16_000)
+    soundfile.write(
+        folder / "bad_nan.wav", np.array([0, np.nan] * 9_000, np.float32), 16_000, subtype="FLOAT"
+    )
+    soundfile.write(folder / "bad_zero.wav", np.zeros(0), 16_000)
+    (folder / "bad_cut.wav").write_bytes(good[: len(good) // 2])
+    (folder / "bad_empty.wav").write_bytes(b"")
+    (folder / "bad_text.wav").write_text("no audio")
+    (folder / "bad_format.m4a").write_bytes(b"\0\0\0\x20ftypM4A ")
+    (folder / "notes.txt").write_text("not looked at")
+    (folder / "._good.wav").write_bytes(b"of another system, not looked at")
+    return folder
+
+
+def test_the_odd_ones_do_not_stop_the_rest(odd: Path, shipped: Path, tmp_path: Path) -> None:
+    found = find_sources([str(odd), str(tmp_path / "missing.wav")], io.BytesIO(), tmp_path)
+    acoustic = load_acoustic(shipped, None, 60.0, use_search=True)
+    results = list(transcribe.transcribe(found, acoustic))
+    said = {Path(r.path).stem: r for r in results if isinstance(r, Transcription)}
+    failed = {Path(r.name).stem: str(r.error) for r in results if isinstance(r, Failure)}
+    assert set(said) == {"good", "wrong_suffix", "clipped", "one_sample", "silent"}
+    assert set(failed) == {"missing", *(path.stem for path in odd.glob("bad_*"))}
+    assert said["good"].text == said["wrong_suffix"].text != ""
+    assert said["silent"].text == said["silent"].greedy == "" and said["silent"].confidence is None
+    for name, message in failed.items():
+        assert name in message and "Next: " in message and "manifest" not in message
+
+
+def test_a_file_named_raw_is_a_fault_and_not_a_crash(tmp_path: Path) -> None:
+    (tmp_path / "a.raw").write_bytes(b"\0" * 100)
+    (failure,) = run([tmp_path / "a.raw"], Heard())
+    assert "convert it to WAV" in str(failure.error)
+
+
+def test_a_file_that_shrinks_between_the_readings_is_a_fault(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    good, bad = tmp_path / "good.wav", tmp_path / "bad.wav"
+    spoken(babble(20), good)
+    spoken(babble(200), bad)
+    inner = recording.blocks
+
+    def shrinking(path: Path, name: str) -> Iterator[Array]:
+        yield from inner(path, name)
+        if path == bad and path.stat().st_size > 100_000:
+            soundfile.write(bad, np.ones(16_000 * 22) / 5, 16_000)
+
+    monkeypatch.setattr(recording, "blocks", shrinking)
+    failure, found = run([bad, good], Heard())
+    assert isinstance(failure, Failure) and "became shorter" in str(failure.error)
+    assert found.text
+
+
+def test_files_folders_globs_and_standard_input_in_their_order(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    for name in ("b/2.wav", "b/1.FLAC", "b/c/3.mp3", "a.wav", "d[1].wav", "d1.wav", "speech.bin"):
+        Path(name).parent.mkdir(parents=True, exist_ok=True)
+        Path(name).touch()
+    (tmp_path / "scratch").mkdir()
+    wanted = ["d[1].wav", "-", "b", "?.wav", "a.wav", "b/**/*.mp3", "speech.bin", "x*.wav", "-"]
+    found = find_sources(wanted, io.BytesIO(b"bytes"), tmp_path / "scratch")
+    names = ["d[1].wav", "-", "b/1.FLAC", "b/2.wav", "b/c/3.mp3", "a.wav", "speech.bin", "x*.wav"]
+    assert [s.name for s in found] == names
+    assert isinstance(found[-1], Failure) and "matches no file" in str(found[-1].error)
+    assert isinstance(found[1], Source) and found[1].path.read_bytes() == b"bytes"
+    files = output_files(found, Path("out"), ".srt")
+    assert files["b/c/3.mp3"] == Path("out/c/3.srt") and files["-"] == Path("out/stdin.srt")
+
+
+def test_results_overwrite_neither_each_other_nor_a_recording(tmp_path: Path) -> None:
+    one, other = source(tmp_path / "a/x.wav"), source(tmp_path / "b/x.wav")
+    with pytest.raises(DataError, match="both be written"):
+        output_files([one, other], tmp_path / "out", ".json")
+    with pytest.raises(DataError, match="is a recording"):
+        output_files([source(tmp_path / "x.txt")], tmp_path, ".txt")
+
+
+def test_a_folder_without_a_recogniser_is_named(tmp_path: Path, checkpoint: Path) -> None:
+    with pytest.raises(ModelError, match=r"model\.int8\.onnx or config\.json"):
+        load_acoustic(tmp_path, None, 60.0, use_search=True)
+    with pytest.raises(ModelError, match="no recogniser for onnx"):
+        load_acoustic(checkpoint, "onnx", 60.0, use_search=True)
+
+
+def test_a_published_version_holds_both(checkpoint: Path, shipped: Path, tmp_path: Path) -> None:
+    version = shutil.copytree(shipped, tmp_path / "version")
+    shutil.copytree(checkpoint, version / "checkpoint")
+    assert isinstance(load_acoustic(version, None, 60.0, use_search=True), OnnxAcoustic)
+    assert isinstance(load_acoustic(version, "torch", 60.0, use_search=True), TorchAcoustic)
+
+
+def malgil(*arguments: object, standard_input: bytes = b"") -> "subprocess.CompletedProcess[bytes]":
+    return subprocess.run(
+        [sys.executable, "-m", "flows.cli", "asr", "transcribe", *map(str, arguments)],
+        cwd=ROOT,
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        input=standard_input,
+        capture_output=True,
+        timeout=120,
+    )
+
+
+def test_the_command_prints_the_good_and_names_the_bad(odd: Path, shipped: Path) -> None:
+    ended = malgil(
+        odd, "-", "--model", shipped, "--format", "json", standard_input=(odd / "deep/good.wav").read_bytes()
+    )
+    rows = {Path(row["path"]).stem: row for row in json.loads(ended.stdout)}
+    message = ended.stderr.decode()
+    assert ended.returncode == 2 and "Traceback" not in message
+    assert len(rows) == 6 and rows["-"]["text"] == rows["good"]["text"] != ""
+    assert rows["good"]["model_sha256"] == json.loads((shipped / "malgil.json").read_text())["sha256"]
+    assert "6 of 12 recordings have no text" in message and "bad_nan.wav holds NaN" in message
+
+
+def test_the_command_writes_a_file_per_recording(
+    odd: Path, checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(asr_commands, "log_to_console", lambda: None)
+    out = tmp_path / "out"
+    given = [odd / "deep", odd / "clipped.ogg", "--model", checkpoint, "--greedy", "--out", out]
+    ended = CliRunner().invoke(app, ["asr", "transcribe", *map(str, given), "--format", "textgrid"])
+    assert (ended.exit_code, ended.stdout) == (0, "")
+    assert sorted(path.name for path in out.iterdir()) == ["clipped.TextGrid", "good.TextGrid"]
+    assert (out / "good.TextGrid").read_text().startswith('File type = "ooTextFile"')
+
+
+def test_subtitles_of_several_recordings_need_a_folder(odd: Path) -> None:
+    ended = malgil(odd, "--format", "srt")
+    assert ended.returncode == 2 and b"--out DIR" in ended.stderr and not ended.stdout
