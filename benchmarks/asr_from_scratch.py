@@ -13,6 +13,7 @@ build/experiments/scratch/checkpoint \
 import argparse
 import os
 import platform
+import subprocess
 import sys
 from importlib.metadata import version
 from pathlib import Path
@@ -47,6 +48,7 @@ def main() -> int:
     comparison = {
         "what": "fine-tuning on the built-in (synthetic) corpus; CER without spaces on the validation split",
         **runs,
+        "commit": commit(),
         "machine": {"cpu": cpu_name(), "cores": os.cpu_count(), "threads": first["threads"]},
         "versions": {"python": platform.python_version()}
         | {name: version(name) for name in ("torch", "transformers", "numpy", "espeakng-loader")},
@@ -68,6 +70,12 @@ def read_run(folder: Path) -> dict[str, Any]:
         ],
         "loss": [[row["step"], round(row["loss"], 4)] for row in history if "loss" in row],
     }
+
+
+def commit() -> str:
+    """The commit of this checkout; both runs must be of its training code."""
+    asked = ["git", "rev-parse", "HEAD"]
+    return subprocess.run(asked, capture_output=True, text=True, check=True).stdout.strip()
 
 
 def cpu_name() -> str:

@@ -227,8 +227,10 @@ def _axes(x: Axis, y: Axis, x_label: str, y_label: str) -> Markup:
             y.write(tick),
         )
     for tick in x.ticks:
-        parts += Markup('<text class="tick" x="{}" y="{}" text-anchor="middle">{}</text>').format(
-            _n(_x(x, tick)), _n(HEIGHT - BOTTOM + 16), x.write(tick)
+        at = _x(x, tick)
+        last = at > WIDTH - 2 * RIGHT  # centred under its place it would be cut at the edge
+        parts += Markup('<text class="tick" x="{}" y="{}" text-anchor="{}">{}</text>').format(
+            _n(WIDTH if last else at), _n(HEIGHT - BOTTOM + 16), "end" if last else "middle", x.write(tick)
         )
     parts += Markup('<line class="axis" x1="{0}" x2="{1}" y1="{2}" y2="{2}"/>').format(
         _n(LEFT), _n(WIDTH - RIGHT), _n(HEIGHT - BOTTOM)

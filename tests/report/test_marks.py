@@ -2,11 +2,12 @@
 
 import json
 import math
+import re
 
 import pytest
 
 from tasks.asr.metrics import edit_counts
-from tasks.data.charts import Point, Series, axis, histogram, lines, scatter
+from tasks.data.charts import WIDTH, Point, Series, axis, histogram, lines, scatter
 from tasks.report.confusion import argument_errors, confuse, tool_called
 from tasks.report.marks import Pair, aligned_words, summary
 
@@ -115,6 +116,16 @@ def test_charts_of_nothing_say_so() -> None:
         lines([Series("one", [])], label="x", x_label="a", y_label="b"),
     ):
         assert "Nothing to show" in chart and "<svg" not in chart
+
+
+@pytest.mark.parametrize("end", [10, 3_000, 250_000])
+def test_no_number_of_the_axis_is_cut_at_the_edge(end: int) -> None:
+    chart = lines([Series("one", [(0, 1.0), (end, 2.0)])], label="x", x_label="a", y_label="b")
+    ticks = re.findall(r'class="tick" x="([\d.]+)" y="[\d.]+" text-anchor="(\w+)">([^<]+)<', chart)
+    assert len(ticks) > 4
+    for x, anchor, text in ticks:
+        room = {"middle": WIDTH - float(x), "end": WIDTH - float(x) + 7 * len(text)}[anchor]
+        assert room >= 3.5 * len(text), f"{text} at {x}"
 
 
 def test_names_in_charts_are_escaped() -> None:
