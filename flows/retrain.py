@@ -103,19 +103,22 @@ def _settle(quick: bool, overrides: Sequence[str]) -> Params:
 def _make_all(lines: Sequence[Line]) -> dict[str, StageRun]:
     """Every stage that the lines need, the two lines side by side; the first failure once all have ended.
 
-    What a line needs beside the shared stages is made while these are.
+    What a line needs beside the shared stages is made while these are, and its checks run side by side.
     """
     futures: dict[str, PrefectFuture[StageRun]] = {}
     one_line = steps.threads(1)
     shared = _chain(steps.SHARED, one_line, [], futures)
-    ends = []
+    ends: list[PrefectFuture[StageRun]] = []
     for name in lines:
         early = _chain(steps.EARLY.get(name, ()), steps.threads(2), [], futures)
-        ends.append(_chain(steps.LINES[name], steps.threads(len(lines)), [*shared, *early], futures))
+        made = _chain(steps.LINES[name], steps.threads(len(lines)), [*shared, *early], futures)
+        for check in steps.CHECKS.get(name, ()):
+            ends += _chain((check,), steps.threads(2), made, futures)
+        ends += made
     shipped = (BUILD / "asr/shipped", BUILD / "llm/gguf")
     if len(lines) == 2 or all(folder.exists() for folder in shipped):
         # llama.cpp's threads spin while they wait: on a busy machine a thread too many is many times slower
-        _chain((steps.ROAD,), steps.threads(2), [future for end in ends for future in end], futures)
+        _chain((steps.ROAD,), steps.threads(2), ends, futures)
     try:
         for future in futures.values():
             future.wait()

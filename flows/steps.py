@@ -32,10 +32,11 @@ LINES: dict[str, tuple[str, ...]] = {
         "merge_llm",
         "convert_llm",
         "quantise_llm",
-        "verify_llm",
-        "evaluate_llm",
     ),
 }
+CHECKS: dict[str, tuple[str, ...]] = {
+    "llm": ("verify_llm", "evaluate_llm")
+}  # of what a line made, side by side
 ROAD = "evaluate_road"
 BUSY = re.compile(r"Unable to acquire lock|is busy, it is being blocked by")
 BUSY_RETRIES, BUSY_WAIT_S = 30, 2.0

@@ -20,6 +20,8 @@ stages:
   own: {cmd: python work.py own, deps: [work.py], outs: [build/own]}
   left: {cmd: python work.py left, deps: [work.py, build/shared], outs: [build/left]}
   right: {cmd: python work.py right, deps: [work.py, build/shared, build/own, src], outs: [build/right]}
+  weighed: {cmd: python work.py weighed, deps: [work.py, build/right], outs: [build/weighed]}
+  measured: {cmd: python work.py measured, deps: [work.py, build/right], outs: [build/measured]}
   last: {cmd: python work.py last, deps: [work.py, build/left, build/right], outs: [build/last]}
 """
 WORK = """
@@ -28,7 +30,7 @@ name = sys.argv[1]
 if name == "right" and pathlib.Path("src").read_text() == "broken":
     print("tasks.x.y: DataError: src = 'broken': must be whole. Next: mend src", file=sys.stderr)
     raise SystemExit(2)
-other = {"shared": "own", "own": "shared"}.get(name)
+other = {"shared": "own", "own": "shared", "weighed": "measured", "measured": "weighed"}.get(name)
 pathlib.Path("build", "started-" + name).touch()
 for _ in range(600):  # each waits for the other: one after the other they would not end
     if not os.environ.get("TOGETHER") or not other or pathlib.Path("build", "started-" + other).exists():
@@ -60,6 +62,7 @@ def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, server: None) -> Pa
     monkeypatch.setattr(steps, "SHARED", ("shared",))
     monkeypatch.setattr(steps, "LINES", {"asr": ("left",), "llm": ("right",)})
     monkeypatch.setattr(steps, "EARLY", {"llm": ("own",)})
+    monkeypatch.setattr(steps, "CHECKS", {"llm": ("weighed", "measured")})
     monkeypatch.setattr(steps, "ROAD", "last")
     set_environment(tmp_path)
     return tmp_path
@@ -82,7 +85,7 @@ def test_a_failed_line_stops_what_needs_it_and_lets_the_other_finish(project: Pa
     share = max(1, len(os.sched_getaffinity(0)) // 2)
     assert (project / "build/right").read_text() == str(share), "two lines share the cores"
     again = make_all("asr", "llm")
-    assert list(again) == ["shared", "left", "own", "right", "last"] and all(
+    assert list(again) == ["shared", "left", "own", "right", "weighed", "measured", "last"] and all(
         run.fresh for run in again.values()
     )
 
@@ -96,12 +99,10 @@ def test_one_line_alone_goes_end_to_end_only_beside_what_the_other_has_shipped(p
     assert list(make_all("asr")) == ["shared", "left", "last"]
 
 
-def test_what_a_line_needs_alone_is_made_beside_the_shared_stages(
-    project: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_what_can_be_made_side_by_side_is(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (project / "src").write_text("whole")
     monkeypatch.setenv("TOGETHER", "1")
-    assert list(make_all("asr", "llm")) == ["shared", "left", "own", "right", "last"]
+    assert list(make_all("asr", "llm")) == ["shared", "left", "own", "right", "weighed", "measured", "last"]
 
 
 def test_a_killed_run_is_closed_in_the_books(server: None) -> None:
