@@ -48,7 +48,7 @@ def main() -> int:
     comparison = {
         "what": "fine-tuning on the built-in (synthetic) corpus; CER without spaces on the validation split",
         **runs,
-        "commit": commit(),
+        "compared_at_commit": commit(),
         "machine": {"cpu": cpu_name(), "cores": os.cpu_count(), "threads": first["threads"]},
         "versions": {"python": platform.python_version()}
         | {name: version(name) for name in ("torch", "transformers", "numpy", "espeakng-loader")},
@@ -73,7 +73,7 @@ def read_run(folder: Path) -> dict[str, Any]:
 
 
 def commit() -> str:
-    """The commit of this checkout; both runs must be of its training code."""
+    """The commit of this checkout, where the histories were put together; the runs do not record theirs."""
     asked = ["git", "rev-parse", "HEAD"]
     return subprocess.run(asked, capture_output=True, text=True, check=True).stdout.strip()
 
