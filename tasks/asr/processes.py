@@ -24,6 +24,13 @@ import torch.distributed as dist
 from tasks import errors
 from tasks.errors import ArtifactError, MalgilError
 
+_NOISY = (
+    "torch.multiprocessing.spawn",
+    "torch.distributed.elastic.agent.server.api",
+    "torch.distributed.elastic.multiprocessing.api",
+    "torch.distributed.elastic.multiprocessing.errors.error_handler",
+)
+
 
 @dataclass(frozen=True)
 class World:
@@ -116,6 +123,8 @@ def launch(count: int, body: Callable[..., Any], *arguments: Any) -> Any:
     from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
     from torch.distributed.launcher.api import LaunchConfig, elastic_launch
 
+    for library in _NOISY:  # the whole traceback, in lines of 200 characters; we say what matters of it
+        logging.getLogger(library).setLevel(logging.CRITICAL)
     with tempfile.TemporaryDirectory(prefix="malgil-ranks-") as folder:
         config = LaunchConfig(
             min_nodes=1,
