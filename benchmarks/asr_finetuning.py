@@ -3,11 +3,12 @@
     python benchmarks/asr_finetuning.py --out benchmarks/results/asr_finetuning.json
 
 Same encoder and head, same recordings (synthetic speech), fp32, AdamW, one thread count, the same mean
-seconds of real audio per update. The peer is `Trainer` as its users run it for CTC: audio normalised beforehand,
-padding collator with an attention mask, no evaluation, no saving; once with its default sampler and once with
-`group_by_length`, its best. Ours renders its batches on the fly; augmentation is off on both sides. All three
-take turns, and the ratio is that of the medians of seconds of real audio learned from per second. The same per
-second of processor time stands beside it: on a machine that others use it is the steadier of the two.
+seconds of real audio per update. The peer is `Trainer` as its users run it for CTC: audio normalised
+beforehand, padding collator with an attention mask, no evaluation, no saving; once with its default sampler
+and once with `group_by_length`, its best. Ours renders its batches on the fly; augmentation is off on both
+sides. All three take turns, and the ratio is that of the medians of seconds of real audio learned from per
+second. The same per second of processor time stands beside it: on a machine that others use it is the
+steadier of the two.
 """
 
 from __future__ import annotations
