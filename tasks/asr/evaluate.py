@@ -110,10 +110,10 @@ def plain_items(data: PreparedSpeech, split: str) -> list[Item]:
     count = len(rows)
     noise = rows["snr_db"].tolist() if "snr_db" in rows else [float("nan")] * count
     kinds = rows[OOD_KIND].fillna("").tolist() if OOD_KIND in rows else [""] * count
-    columns = (rows[name].tolist() for name in ("utterance_id", "speaker", "text"))
+    columns = (rows["utterance_id"], rows["speaker"], rows["text"], noise, kinds)
     return [
-        Item("plain", split, *said, store.clip(index), snr_db, str(kind))
-        for index, (*said, snr_db, kind) in enumerate(zip(*columns, noise, kinds, strict=True))
+        Item("plain", split, name, speaker, text, store.clip(index), snr_db, str(kind))
+        for index, (name, speaker, text, snr_db, kind) in enumerate(zip(*columns, strict=True))
     ]
 
 

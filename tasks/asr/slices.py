@@ -18,6 +18,7 @@ from tasks.asr.metrics import edit_counts, heard_words
 from tasks.data.manifest import OUT_OF_DOMAIN
 from tasks.settings import EvaluateAsr
 
+WORST = 2  # utterances named per slice
 KNOWN, UNSEEN = "test_sentences", "test_voices"
 
 
@@ -26,8 +27,9 @@ def slices(table: pd.DataFrame, params: EvaluateAsr) -> list[dict[str, Any]]:
 
     Returns:
         Rows {"group", "slice", "utterances", "speakers", "characters", "seconds", "cer", "cer_interval",
-        "cer_greedy", "cer_greedy_interval", "cer_with_spaces", "wer", "wer_space_normalised"}. Rates are
-        fractions; an interval is [low, high], or null where one speaker alone said everything.
+        "cer_greedy", "cer_greedy_interval", "cer_with_spaces", "wer", "wer_space_normalised", "worst"}. Rates
+        are fractions; an interval is [low, high], or null where one speaker alone said everything; `worst`
+        are ids of the utterances with the highest CER, worst first, those without an error left out.
     """
     counted = count_edits(table)
     return [
@@ -125,4 +127,13 @@ def _row(group: str, name: str, own: pd.DataFrame, params: EvaluateAsr) -> dict[
         "cer_with_spaces": float(total["spaced_edits"] / total["spaced_characters"]),
         "wer": float(total["word_edits"] / total["words"]),
         "wer_space_normalised": float(total["respaced_word_edits"] / total["words"]),
+        "worst": _worst(own),
     }
+
+
+def _worst(own: pd.DataFrame) -> list[str]:
+    wrong = own[own["edits"] > 0]
+    order = wrong.assign(cer=wrong["edits"] / wrong["characters"]).sort_values(
+        ["cer", "edits", "utterance_id"], ascending=[False, False, True]
+    )
+    return [str(name) for name in order["utterance_id"].head(WORST)]

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import random
 import re
+from collections.abc import Callable
 
 from tasks.data.phrases import with_object, with_subject, with_topic
 from tasks.errors import DataError
@@ -153,7 +154,12 @@ _FAMILY: tuple[_Shape, ...] = (
     ),
 )
 _TOPICS = (_WEATHER, _NEWS, _SCHOOL, _KITCHEN, _ERRANDS, _FAMILY)
-_PARTICLES = {"을": with_object, "이": with_subject, "은": with_topic, "": str}
+_PARTICLES: dict[str, Callable[[str], str]] = {
+    "을": with_object,
+    "이": with_subject,
+    "은": with_topic,
+    "": str,
+}
 _PATIENCE = 5_000  # draws without a new sentence before the grammar counts as exhausted
 
 

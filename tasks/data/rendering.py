@@ -103,7 +103,8 @@ def render_unusual(utterance: Unusual, params: Corpus, engine: Synthesiser, voic
 
 
 def _at_peak(audio: Audio, peak: float) -> Audio:
-    return (audio * (peak / np.max(np.abs(audio)))).astype(np.float32)
+    scaled: Audio = (audio * (peak / np.max(np.abs(audio)))).astype(np.float32)
+    return scaled
 
 
 def _ratios(params: Corpus, moderate: bool) -> list[float]:

@@ -31,7 +31,8 @@ DIRECT_TO_REVERBERANT_DB = (0.0, 6.0)
 def loud(speech: Audio) -> Audio:
     """Over-amplified: a soft limiter, then a peak of LOUD_PEAK; no sample is at full scale."""
     driven = np.tanh(speech / _peak(speech) * 10.0 ** (LOUD_DRIVE_DB / 20.0))
-    return (driven * (LOUD_PEAK / np.max(np.abs(driven)))).astype(np.float32)
+    limited: Audio = (driven * (LOUD_PEAK / np.max(np.abs(driven)))).astype(np.float32)
+    return limited
 
 
 def hum(rng: np.random.Generator, speech: Audio, snr_db: float) -> Audio:

@@ -34,7 +34,8 @@ ROWS = (
 
 def table(rows: tuple = ROWS) -> pd.DataFrame:
     names = ["condition", "split", "speaker", "snr_db", "duration_s", "ood_kind", "reference", "hypothesis"]
-    return pd.DataFrame(rows, columns=names).assign(greedy=lambda frame: frame["reference"])
+    ids = [f"u{number}" for number in range(len(rows))]
+    return pd.DataFrame(rows, columns=names).assign(greedy=lambda frame: frame["reference"], utterance_id=ids)
 
 
 def test_every_utterance_is_in_the_slices_that_it_belongs_to() -> None:
@@ -105,6 +106,8 @@ def test_slices_out_of_domain_are_wrong_as_counted() -> None:
     rows = {row["slice"]: row for row in slices(table(), PARAMS)}
     assert rows["hum"]["cer"] == pytest.approx(3 / 4)  # 꽃 as 곳, 없어 as 업서
     assert rows["out of domain"]["cer"] == pytest.approx(5 / 6)
+    assert rows["out of domain"]["worst"] == ["u7", "u6"]  # the worst first
+    assert rows["unseen voices"]["worst"] == ["u2"]  # no utterance that was heard right
     low, high = rows["out of domain"]["cer_interval"]
     assert (low, high) == (pytest.approx(3 / 4), 1.0)
 
