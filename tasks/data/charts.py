@@ -195,7 +195,7 @@ def intervals(
     """
     if not rows:
         return Markup('<p class="none">Nothing to show.</p>')
-    names = 150.0
+    names = 172.0
     height = TOP + _ROW * len(rows) + BOTTOM
     x = axis(
         [end for row in rows for end in (row.value, row.low, row.high, row.second) if end is not None], write

@@ -98,11 +98,11 @@ def audible(asr: Facts) -> list[str]:
 
 def slice_chart(slices: Sequence[Mapping[str, Any]]) -> Markup:
     """CER of every slice but single speakers, with its interval; a hollow mark without the n-gram model."""
-    rows = [
-        Interval(one["slice"], one["cer"], *(one["cer_interval"] or (None, None)), one["cer_greedy"])
-        for one in slices
-        if one["group"] != "speaker"
-    ]
+    rows = []
+    for one in slices:
+        if one["group"] != "speaker":
+            low, high = one["cer_interval"] or (None, None)
+            rows.append(Interval(one["slice"], one["cer"], low, high, one["cer_greedy"]))
     return intervals(rows, label="CER by slice with interval", x_label="CER", write=percent)
 
 
