@@ -89,10 +89,22 @@ def _asr(asr: Mapping[str, Any]) -> Section:
         "cer_joined": "CER, utterances joined",
         "cer_unseen_sentences_greedy": "CER, unseen sentences, without n-gram model",
         "cer_unseen_voices_greedy": "CER, unseen sentences and voices, without",
+        "cer_ood": "CER, out of domain",
+        "cer_ood_greedy": "CER, out of domain, without n-gram model",
     }
     before, shipped = asr["checkpoint"], asr["onnx_int8"]
-    rows = [(said, percent(before[key]), percent(shipped[key])) for key, said in names.items()]
+    if shipped.get("cer_ood") is None:
+        names = {key: said for key, said in names.items() if key != "cer_ood_greedy"}
+        names["cer_ood"] = "CER, out of domain: no such slice"
+    rows = [(said, _rate(before, key), _rate(shipped, key)) for key, said in names.items()]
     return Section("Speech recognition (CER without spaces)", ("", "checkpoint", "shipped ONNX int8"), rows)
+
+
+def _rate(rates: Mapping[str, Any], key: str) -> str:
+    """A rate with its interval, where it has one."""
+    ends = rates.get(f"{key}_interval")
+    between = f" ({percent(ends[0])} to {percent(ends[1])})" if ends else ""
+    return percent(rates.get(key)) + between
 
 
 def _voices(asr: Mapping[str, Any]) -> Section:

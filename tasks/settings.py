@@ -35,6 +35,9 @@ class Corpus(Section):
     test_sentences: int = setting("distinct sentences in each of the two test splits", "sentences", ge=4)
     train_utterances: int = setting("spoken training utterances, joined ones included", "utterances", ge=8)
     test_utterances: int = setting("utterances in each of the two test splits", "utterances", ge=4)
+    ood_utterances: int = setting(
+        "utterances of the out-of-domain test split; 0: no such split", "utterances", ge=0, le=2000
+    )
     voices: int = setting("training voices used, from the start of the fixed list", "voices", ge=1)
     unseen_voices: int = setting("voices kept for test_voices alone", "voices", ge=1)
     joined_share: float = setting("training utterances of two to four sentences", "fraction", ge=0, le=1)
@@ -146,6 +149,10 @@ class EvaluateAsr(Section):
     silence_s: float = setting("silence added on both sides in the silence condition", "s", ge=0)
     joined: int = setting("utterances joined in the joined condition", "utterances", ge=2)
     batch_seconds: float = setting("padded audio per batch", "s", gt=0)
+    length_bounds_s: Numbers = setting("where short, medium and long utterances part", "s")
+    snr_bounds_db: Numbers = setting("where the slices of noise part", "dB")
+    confidence: float = setting("of the intervals by speaker-block bootstrap", "fraction", gt=0.5, lt=1)
+    resamples: int = setting("of that bootstrap", "resamples", ge=200)
 
 
 class BaseLlm(Section):
@@ -228,6 +235,9 @@ class Decide(Section):
     max_cer_unseen_voices: float = setting("CER without spaces, mean over unseen voices", "fraction", ge=0)
     max_cer_rise_silence: float = setting("CER added by silence", "fraction", ge=0)
     max_cer_rise_joined: float = setting("CER added by joining utterances", "fraction", ge=0)
+    max_cer_ood: float = setting(
+        "CER without spaces on test_ood; not judged without that split", "fraction", ge=0
+    )
     min_exact_match: float = setting(
         "tool calls from true text by the GGUF that serves", "fraction", ge=0, le=1
     )

@@ -5,7 +5,9 @@
 Three conditions: `plain`; `silence` (digital silence added on both sides); `joined` (utterances of one
 speaker put one after the other, without a pause). Rates are pooled over utterances, except the one over
 unseen voices, which is the mean of the voices' rates: a speaker's utterances are not independent, and
-every voice counts alike. CER is without spaces unless its name says otherwise. The speech of the built-in
+every voice counts alike. CER is without spaces unless its name says otherwise. The split `test_ood`, where
+the corpus has one, is measured in the plain condition and enters no other rate than its own. Slices with
+intervals are made by `tasks.asr.slices`, jamo confusions by `tasks.asr.jamo`. The speech of the built-in
 corpus is synthetic: so are these numbers.
 """
 
@@ -14,7 +16,7 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -24,10 +26,14 @@ import pandas as pd
 from tasks.artifacts import new_folder, sha256_file, write_json, write_parquet
 from tasks.asr.augment import Audio
 from tasks.asr.checkpoint import use_threads
-from tasks.asr.metrics import cer, edit_counts, wer
+from tasks.asr.intervals import rate_interval
+from tasks.asr.jamo import confusions
+from tasks.asr.metrics import cer, edit_counts, space_normalised_wer, wer
 from tasks.asr.model import OnnxRecogniser, Recogniser, TorchRecogniser, Transcript
 from tasks.asr.prepared import PreparedSpeech, read_prepared
+from tasks.asr.slices import slices
 from tasks.data.espeak import SAMPLE_RATE_HZ
+from tasks.data.manifest import OOD_KIND, OUT_OF_DOMAIN
 from tasks.errors import DataError
 from tasks.progress import Progress
 from tasks.settings import EvaluateAsr
@@ -41,7 +47,7 @@ _CHUNK = 32  # utterances between two words of progress
 
 @dataclass(frozen=True)
 class Item:
-    """One utterance under a condition, and the text it should give."""
+    """One utterance under a condition, and the text it should give; `snr_db` is NaN for clean speech."""
 
     condition: str
     split: str
@@ -49,6 +55,8 @@ class Item:
     speaker: str
     reference: str
     audio: Audio
+    snr_db: float = float("nan")
+    ood_kind: str = ""
 
 
 def evaluate(
@@ -62,6 +70,10 @@ def evaluate(
     use_threads()
     data = read_prepared(prepared)
     items = [item for split in SPLITS for item in items_of(data, split, params)]
+    if data.has(OUT_OF_DOMAIN):
+        items += plain_items(data, OUT_OF_DOMAIN)
+    else:
+        log.info("no out-of-domain slice: no utterance has the split %s", OUT_OF_DOMAIN)
     onnx = OnnxRecogniser(shipped)
     systems: dict[str, tuple[Recogniser, str]] = {
         "checkpoint": (
@@ -80,7 +92,9 @@ def evaluate(
         tables.append(table)
         speech_s = sum(len(item.audio) for item in items) / SAMPLE_RATE_HZ
         metrics[name] = {
-            **rates(table),
+            **rates(table, params),
+            "slices": slices(table, params),
+            "confusions": jamo_confusions(table),
             "times_real_time": round(speech_s / max(seconds, 1e-9), 1),
             "sha256": sha256,
         }
@@ -90,26 +104,37 @@ def evaluate(
     return metrics
 
 
+def plain_items(data: PreparedSpeech, split: str) -> list[Item]:
+    """The utterances of a split as they are."""
+    rows, store = data.split(split)
+    count = len(rows)
+    noise = rows["snr_db"].tolist() if "snr_db" in rows else [float("nan")] * count
+    kinds = rows[OOD_KIND].fillna("").tolist() if OOD_KIND in rows else [""] * count
+    columns = (rows["utterance_id"], rows["speaker"], rows["text"], noise, kinds)
+    return [
+        Item("plain", split, name, speaker, text, store.clip(index), snr_db, str(kind))
+        for index, (name, speaker, text, snr_db, kind) in enumerate(zip(*columns, strict=True))
+    ]
+
+
 def items_of(data: PreparedSpeech, split: str, params: EvaluateAsr) -> list[Item]:
     """The utterances of a test split under the three conditions."""
-    rows, store = data.split(split)
-    ids, speakers, texts = (rows[name].tolist() for name in ("utterance_id", "speaker", "text"))
-    clips = [store.clip(index) for index in range(len(rows))]
+    plain = plain_items(data, split)
     silence = np.zeros(int(params.silence_s * SAMPLE_RATE_HZ), dtype=np.float32)
     items = []
-    for index, clip in enumerate(clips):
-        said = (split, ids[index], speakers[index], texts[index])
-        items.append(Item("plain", *said, clip))
-        items.append(Item("silence", *said, np.concatenate([silence, clip, silence])))
-    for group in joined_groups(speakers, params.joined):
+    for item in plain:
+        padded = np.concatenate([silence, item.audio, silence])
+        items += [item, replace(item, condition="silence", audio=padded)]
+    for group in joined_groups([item.speaker for item in plain], params.joined):
+        own = [plain[index] for index in group]
         items.append(
             Item(
                 "joined",
                 split,
-                "+".join(ids[index] for index in group),
-                speakers[group[0]],
-                " ".join(texts[index] for index in group),
-                np.concatenate([clips[index] for index in group]),
+                "+".join(item.utterance_id for item in own),
+                own[0].speaker,
+                " ".join(item.reference for item in own),
+                np.concatenate([item.audio for item in own]),
             )
         )
     return items
@@ -168,13 +193,18 @@ def run_system(name: str, recogniser: Recogniser, items: Sequence[Item]) -> pd.D
                 "greedy": greedy,
                 "edits": counts.edits,
                 "characters": counts.reference,
+                "duration_s": len(item.audio) / SAMPLE_RATE_HZ,
+                "snr_db": item.snr_db,
+                OOD_KIND: item.ood_kind,
             }
         )
     return pd.DataFrame(rows)
 
 
-def rates(table: pd.DataFrame) -> dict[str, Any]:
-    """The rates of one system from its table (see the module's docstring), as fractions. Pure."""
+def rates(table: pd.DataFrame, params: EvaluateAsr) -> dict[str, Any]:
+    """The rates of one system from its table (see the module's docstring), as fractions; those of the
+    out-of-domain slice are None without one. Pure.
+    """
     plain = table[table["condition"] == "plain"]
     sentences, voices = (plain[plain["split"] == split] for split in SPLITS)
     by_voice = {
@@ -189,6 +219,9 @@ def rates(table: pd.DataFrame) -> dict[str, Any]:
         "cer_unseen_voices": sum(by_voice[str(speaker)] for speaker in unseen) / len(unseen),
         "wer_unseen_sentences": _wer(sentences),
         "wer_unseen_voices": sum(_wer(own) for _, own in voices.groupby("speaker")) / len(unseen),
+        "wer_space_normalised_unseen_sentences": _respaced_wer(sentences),
+        "wer_space_normalised_unseen_voices": sum(_respaced_wer(own) for _, own in voices.groupby("speaker"))
+        / len(unseen),
         "cer_with_spaces_unseen_sentences": _cer(sentences, spaces=True),
         "cer_with_spaces_unseen_voices": _cer(voices, spaces=True),
         "cer_by_voice": by_voice,
@@ -200,10 +233,66 @@ def rates(table: pd.DataFrame) -> dict[str, Any]:
         "cer_unseen_sentences_greedy": _cer(sentences, heard="greedy"),
         "cer_unseen_voices_greedy": sum(_cer(own, heard="greedy") for _, own in voices.groupby("speaker"))
         / len(unseen),
+        **_out_of_domain(plain[plain["split"] == OUT_OF_DOMAIN]),
+        **_intervals(plain, [by_voice[str(speaker)] for speaker in unseen], params),
         "n_unseen_sentences": len(sentences),
         "n_unseen_voices": len(voices),
         "n_joined": int((joined["split"] == SPLITS[0]).sum()),
+        "n_ood": int((plain["split"] == OUT_OF_DOMAIN).sum()),
     }
+
+
+def jamo_confusions(table: pd.DataFrame) -> dict[str, dict[str, list[dict[str, Any]]]]:
+    """The most frequent jamo confusions of the plain test utterances: what the recogniser says ("search") and
+    what it says without its n-gram model ("greedy"), in domain and out of domain. Pure.
+    """
+    plain = table[table["condition"] == "plain"]
+    outside = plain["split"] == OUT_OF_DOMAIN
+    return {
+        name: {
+            part: confusions(plain.loc[rows, "reference"].tolist(), plain.loc[rows, heard].tolist())
+            for part, rows in (("in_domain", ~outside), ("out_of_domain", outside))
+        }
+        for name, heard in (("search", "hypothesis"), ("greedy", "greedy"))
+    }
+
+
+def _out_of_domain(rows: pd.DataFrame) -> dict[str, Any]:
+    there = len(rows) > 0
+    return {
+        "cer_ood": _cer(rows) if there else None,
+        "cer_ood_greedy": _cer(rows, heard="greedy") if there else None,
+        "cer_with_spaces_ood": _cer(rows, spaces=True) if there else None,
+        "wer_ood": _wer(rows) if there else None,
+        "wer_space_normalised_ood": _respaced_wer(rows) if there else None,
+        "cer_ood_by_kind": {str(kind): _cer(own) for kind, own in rows.groupby(OOD_KIND, sort=False) if kind}
+        if there
+        else {},
+    }
+
+
+def _intervals(plain: pd.DataFrame, unseen: Sequence[float], params: EvaluateAsr) -> dict[str, Any]:
+    """Intervals of the headline CERs; that over unseen voices draws the voices' rates, as its mean counts
+    them.
+    """
+
+    def interval(errors: Sequence[float], units: Sequence[float], blocks: Sequence[str]) -> Any:
+        if not len(units):
+            return None
+        return rate_interval(errors, units, blocks, confidence=params.confidence, resamples=params.resamples)
+
+    found = {
+        name: interval(rows["edits"].tolist(), rows["characters"].tolist(), rows["speaker"].tolist())
+        for name, split in (("cer_unseen_sentences", SPLITS[0]), ("cer_ood", OUT_OF_DOMAIN))
+        for rows in (plain[plain["split"] == split],)
+    }
+    voices = [str(number) for number in range(len(unseen))]
+    found["cer_unseen_voices"] = interval(unseen, [1.0] * len(unseen), voices)
+    return {f"{name}_interval": list(ends) if ends else None for name, ends in found.items()}
+
+
+def _respaced_wer(rows: pd.DataFrame) -> float:
+    return space_normalised_wer(rows["reference"].tolist(), rows["hypothesis"].tolist())
 
 
 def _cer(rows: pd.DataFrame, spaces: bool = False, heard: str = "hypothesis") -> float:

@@ -58,6 +58,43 @@ def wer(references: Sequence[str], hypotheses: Sequence[str]) -> float:
     return error_rate([text.split() for text in references], [text.split() for text in hypotheses])
 
 
+def space_normalised_wer(references: Sequence[str], hypotheses: Sequence[str]) -> float:
+    """Word error rate after every hypothesis was given its reference's spacing (`respaced`), a fraction.
+
+    What is left are words that were heard wrong; words that were only spaced otherwise do not count. After
+    the space-normalised WER of Bang et al. 2020, "KsponSpeech: Korean Spontaneous Speech Corpus for
+    Automatic Speech Recognition" (Applied Sciences 10, 6936); the exact rule is that of `heard_words`.
+    """
+    return wer(references, [respaced(r, h) for r, h in zip(references, hypotheses, strict=True)])
+
+
+def respaced(reference: str, hypothesis: str) -> str:
+    """The hypothesis's characters, spaced at the reference's word boundaries (`heard_words`); a reference
+    without words leaves the hypothesis as it is.
+    """
+    if not reference.split():
+        return hypothesis
+    return " ".join(word for word in heard_words(reference, hypothesis) if word)
+
+
+def heard_words(reference: str, hypothesis: str) -> list[str]:
+    """What was heard for each word of the reference, "" where nothing was.
+
+    Both texts are compared without spaces in a minimal alignment. A character that stands for a reference
+    character goes into that one's word, an inserted one into the word of the reference character before it
+    (at the start: into the first word).
+    """
+    words = reference.split()
+    word_of = [number for number, word in enumerate(words) for _ in word]
+    heard = _unspaced(hypothesis)
+    found = [""] * len(words)
+    for step in Levenshtein.opcodes(_unspaced(reference), heard) if words else ():
+        for offset, character in enumerate(heard[step.dest_start : step.dest_end]):
+            said = step.src_start - 1 if step.tag == "insert" else step.src_start + offset
+            found[word_of[max(said, 0)]] += character
+    return found
+
+
 def error_rate(references: Sequence[Sequence[Hashable]], hypotheses: Sequence[Sequence[Hashable]]) -> float:
     """Edits over reference symbols, pooled. Raises `ValueError` for lists of different length or no
     reference at all.

@@ -30,6 +30,10 @@ class PreparedSpeech:
         """Id of the text normaliser that every transcript passed."""
         return str(self.rows["normaliser"].iloc[0])
 
+    def has(self, name: str) -> bool:
+        """Whether a split has any utterance; `test_ood` need not."""
+        return bool((self.rows["split"] == name).any())
+
     def split(self, name: str) -> tuple[pd.DataFrame, AudioStore]:
         """Rows of a split, in their order, and their audio. Raises `DataError` when it is empty."""
         rows = self.rows[self.rows["split"] == name].reset_index(drop=True)

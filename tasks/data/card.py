@@ -7,14 +7,16 @@ from importlib.metadata import version
 import pandas as pd
 
 from tasks.data.grammar import INTENTS
+from tasks.data.manifest import OUT_OF_DOMAIN
 from tasks.data.rendering import PITCH, RATE_WPM
+from tasks.data.surroundings import KINDS
 from tasks.data.text import ITN_ID
 from tasks.settings import Corpus
 
 
 def builtin_card(params: Corpus, manifest: pd.DataFrame, commands: pd.DataFrame) -> str:
     """Markdown card of the built-in corpus."""
-    noisy = manifest["snr_db"].notna().mean()
+    noisy = manifest.loc[manifest["split"] != OUT_OF_DOMAIN, "snr_db"].notna().mean()
     examples = "\n".join(
         f"- {row.text} → {row.written} → `{row.tool_call}`"
         for row in commands.head(5).itertuples(index=False)
@@ -42,8 +44,10 @@ recogniser hears people.
 - Training: up to {params.max_silence_s} s of silence before and after, {params.joined_share:.0%} of the
   utterances are two to four sentences by one voice, noise at {ratios} dB.
 - Validation and test: one sentence, up to half that silence, noise from the quieter half of those ratios.
-- Column `snr_db` says which ratio (empty: clean); {noisy:.0%} of all utterances have noise (white, pink or
+- Column `snr_db` says which ratio (empty: clean); {noisy:.0%} of these utterances have noise (white, pink or
   babble-like, all computed).
+- `{OUT_OF_DOMAIN}`: {params.ood_utterances} everyday sentences outside the grammar, by known and
+  unseen voices in turn, one kind of surrounding each (column `ood_kind`: {", ".join(KINDS)}). Only tested on.
 
 ## Examples
 

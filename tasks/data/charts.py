@@ -1,4 +1,4 @@
-"""Small charts as inline SVG: histogram, lines, scatter. Pure functions from numbers to markup.
+"""Small charts as inline SVG: histogram, lines, scatter, intervals. Pure functions from numbers to markup.
 
 They take their colours and fonts from the page's style sheet (`templates/page.css`), so that they follow
 light and dark and the browser's own Korean fonts; series differ by dash and by mark as well as by colour.
@@ -14,6 +14,7 @@ from markupsafe import Markup, escape
 
 WIDTH, HEIGHT = 440.0, 250.0
 LEFT, RIGHT, TOP, BOTTOM = 52.0, 14.0, 14.0, 42.0
+_ROW = 22.0  # height of a row of `intervals`
 SERIES = 6  # classes s0 to s5 of the style sheet
 _DASHES = ("", "6 4", "2 3", "9 3 2 3", "1 4", "12 4")
 
@@ -31,6 +32,16 @@ class Point(NamedTuple):
     name: str
     x: float
     y: float
+
+
+class Interval(NamedTuple):
+    """A named value with the ends of its interval, and a second value to compare it with; None where none."""
+
+    name: str
+    value: float
+    low: float | None
+    high: float | None
+    second: float | None = None
 
 
 class Axis(NamedTuple):
@@ -175,6 +186,61 @@ def scatter(
     return _figure(f"{label}: {told}", _axes(x, y, x_label, y_label) + drawn)
 
 
+def intervals(
+    rows: Sequence[Interval], *, label: str, x_label: str, write: Callable[[float], str] = number
+) -> Markup:
+    """A dot with its error bar per row, names on the left; the axis starts at zero.
+
+    A row without an interval has its dot alone. `second` is a hollow mark beside the dot.
+    """
+    if not rows:
+        return Markup('<p class="none">Nothing to show.</p>')
+    names = 172.0
+    height = TOP + _ROW * len(rows) + BOTTOM
+    x = axis(
+        [end for row in rows for end in (row.value, row.low, row.high, row.second) if end is not None], write
+    )
+
+    def across(value: float) -> str:
+        return _n(names + x.share(value) * (WIDTH - names - 2 * RIGHT))
+
+    drawn = Markup("")
+    for tick in x.ticks:
+        drawn += Markup(
+            '<line class="grid" x1="{0}" x2="{0}" y1="{1}" y2="{2}"/>'
+            '<text class="tick" x="{0}" y="{3}" text-anchor="middle">{4}</text>'
+        ).format(across(tick), _n(TOP), _n(height - BOTTOM), _n(height - BOTTOM + 16), write(tick))
+    for place, row in enumerate(rows):
+        y = _n(TOP + _ROW * (place + 0.5))
+        drawn += Markup('<text class="tick" x="{}" y="{}" text-anchor="end">{}</text>').format(
+            _n(names - 8), _n(float(y) + 4), row.name
+        )
+        if row.low is not None and row.high is not None:
+            drawn += Markup('<line class="line s0" x1="{}" x2="{}" y1="{}" y2="{}"/>').format(
+                across(row.low), across(row.high), y, y
+            )
+        if row.second is not None:
+            drawn += Markup('<circle class="hollow" cx="{}" cy="{}" r="4"><title>{}</title></circle>').format(
+                across(row.second), y, f"{row.name}: {write(row.second)}"
+            )
+        drawn += Markup('<circle class="dot s0" cx="{}" cy="{}" r="4"><title>{}</title></circle>').format(
+            across(row.value), y, _told(row, write)
+        )
+    drawn += Markup('<text class="label" x="{}" y="{}" text-anchor="end">{}</text>').format(
+        _n(WIDTH - RIGHT), _n(height - 6), x_label
+    )
+    return _figure(f"{label}: {'; '.join(_told(row, write) for row in rows)}", drawn, height=height)
+
+
+def _told(row: Interval, write: Callable[[float], str]) -> str:
+    between = (
+        f", interval {write(row.low)} to {write(row.high)}"
+        if row.low is not None and row.high is not None
+        else ""
+    )
+    return f"{row.name} {write(row.value)}{between}"
+
+
 def _places(
     points: Sequence[Point], x: Axis, y: Axis, write: Callable[[float], str]
 ) -> list[tuple[float, float, str]]:
@@ -255,9 +321,9 @@ def _legend(names: Sequence[str]) -> Markup:
     return Markup('<ul class="legend">{}</ul>').format(items)
 
 
-def _figure(text: str, inside: Markup, below: Markup = Markup("")) -> Markup:  # noqa: B008  (immutable)
+def _figure(text: str, inside: Markup, below: Markup = Markup(""), height: float = HEIGHT) -> Markup:  # noqa: B008  (immutable)
     return Markup('<svg class="chart" viewBox="0 0 {} {}" role="img" aria-label="{}">{}</svg>{}').format(
-        f"{WIDTH:g}", f"{HEIGHT:g}", escape(text), inside, below
+        f"{WIDTH:g}", f"{height:g}", escape(text), inside, below
     )
 
 

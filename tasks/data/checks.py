@@ -7,7 +7,7 @@ the report.
 
 from typing import Any, NamedTuple
 
-from tasks.data.manifest import SPLITS
+from tasks.data.manifest import KNOWN_SPLITS
 from tasks.settings import Validate
 
 UNSEEN_VOICES = "test_voices"  # the split whose speakers may be in no split that learns
@@ -22,7 +22,7 @@ REQUIRED = {
     "sample_rate_hz": ("a number", "sample rate in Hz"),
     "transcript": ("text", "what is said"),
     "speaker": ("text", "who says it"),
-    "split": ("text", "one of " + ", ".join(SPLITS)),
+    "split": ("text", "one of " + ", ".join(KNOWN_SPLITS)),
 }
 OPTIONAL: dict[str, Any] = {"sentence_ids": "", "joined": 1, "snr_db": float("nan"), "tool_call": ""}
 # As Great Expectations names types. It asks the dtype of a number column and every value of an object column;
@@ -51,7 +51,7 @@ def row_rules(params: Validate) -> list[RowRule]:
 def _manifest_rules() -> list[RowRule]:
     return [
         _alone("empty_field", "empty_fields", "every required field has a value"),
-        _one_of("unknown_split", "split", SPLITS, f"the split is one of {', '.join(SPLITS)}"),
+        _one_of("unknown_split", "split", KNOWN_SPLITS, f"the split is one of {', '.join(KNOWN_SPLITS)}"),
         _alone("duplicate_id", "same_id_as", "an utterance id names one row; the first is kept"),
         _one_of(
             "bad_tool_call",

@@ -2,7 +2,8 @@
 
     python -m tasks.data.corpus [--params build/params.yaml] [--out-dir build/corpus]
 
-Built in: sentences from the grammar, split, spoken by espeak-ng with silence, noise and joined utterances.
+Built in: sentences from the grammar, split, spoken by espeak-ng with silence, noise and joined utterances,
+and an out-of-domain slice that is only ever tested on.
 With `corpus.source: manifest` the folder is made from a Parquet manifest of recordings instead
 (`tasks.data.source`). Either way it holds manifest.parquet, commands.parquet, tools.json, card.md and audio/.
 """
@@ -21,10 +22,17 @@ from tasks.data.audio import SAMPLE_RATE_HZ, flac_bytes
 from tasks.data.card import builtin_card
 from tasks.data.espeak import Synthesiser
 from tasks.data.grammar import TOOLS, canonical_json
-from tasks.data.manifest import COMMAND_COLUMNS, write_manifest
+from tasks.data.manifest import COMMAND_COLUMNS, OOD_KIND, OUT_OF_DOMAIN, write_manifest
 from tasks.data.noise import NoiseBeds
-from tasks.data.plan import Sentence, Utterance, draw_sentences, plan_utterances
-from tasks.data.rendering import render
+from tasks.data.plan import (
+    Sentence,
+    Unusual,
+    Utterance,
+    draw_sentences,
+    plan_out_of_domain,
+    plan_utterances,
+)
+from tasks.data.rendering import Rendered, render, render_unusual, talkers
 from tasks.data.source import ingest
 from tasks.data.text import inverse_normalise
 from tasks.data.voices import TRAINING_VOICES, UNSEEN_VOICES
@@ -53,7 +61,8 @@ def make_corpus(params: Corpus, *, out_dir: Path) -> None:
 def _build(params: Corpus, folder: Path) -> None:
     sentences = draw_sentences(params)
     utterances = plan_utterances(params, sentences, TRAINING_VOICES, UNSEEN_VOICES)
-    manifest = _speak(params, utterances, folder)
+    unusual = plan_out_of_domain(params, TRAINING_VOICES, UNSEEN_VOICES)
+    manifest = _speak(params, utterances, unusual, folder)
     write_manifest(folder / "manifest.parquet", manifest)
     commands = command_table(sentences)
     write_parquet(folder / "commands.parquet", commands)
@@ -68,35 +77,68 @@ def _build(params: Corpus, folder: Path) -> None:
     )
 
 
-def _speak(params: Corpus, utterances: Sequence[Utterance], folder: Path) -> pd.DataFrame:
-    """Render every utterance to folder/audio; the manifest rows, in the order of the plan."""
+def _speak(
+    params: Corpus, utterances: Sequence[Utterance], unusual: Sequence[Unusual], folder: Path
+) -> pd.DataFrame:
+    """Render every utterance to folder/audio; the manifest rows, in the order of the plan.
+
+    The out-of-domain slice comes last, so that what the engine said before is the same without it.
+    """
     (folder / "audio").mkdir()
     beds = NoiseBeds(params.seed)
     rows: dict[int, dict[str, object]] = {}
+    last = []
     with Synthesiser() as engine:
         # By voice: choosing a voice costs the engine more than speaking a short sentence.
         by_voice = sorted(utterances, key=lambda utterance: (utterance.speaker, utterance.number))
         for utterance in track(by_voice, "corpus", unit="utterances"):
-            audio, snr_db = render(utterance, params, engine, beds)
-            data = flac_bytes(audio)
-            path = f"audio/{utterance.utterance_id}.flac"
-            (folder / path).write_bytes(data)
-            said = utterance.sentences
-            rows[utterance.number] = {
-                "utterance_id": utterance.utterance_id,
-                "path": path,
-                "sha256": hashlib.sha256(data).hexdigest(),
-                "duration_s": len(audio) / SAMPLE_RATE_HZ,
-                "sample_rate_hz": SAMPLE_RATE_HZ,
-                "transcript": " ".join(sentence.command.text for sentence in said),
-                "speaker": utterance.speaker,
-                "split": utterance.split,
-                "sentence_ids": "+".join(sentence.sentence_id for sentence in said),
-                "joined": len(said),
-                "snr_db": snr_db,
-                "tool_call": canonical_json(said[0].command.tool_call) if len(said) == 1 else "",
-            }
-    return pd.DataFrame([rows[number] for number in sorted(rows)])
+            rows[utterance.number] = _row(folder, utterance, render(utterance, params, engine, beds))
+        voices = talkers(unusual, engine)
+        for one in track(unusual, "corpus, out of domain", unit="utterances"):
+            last.append(_unusual_row(folder, one, render_unusual(one, params, engine, voices)))
+    return pd.DataFrame([*(rows[number] for number in sorted(rows)), *last])
+
+
+def _row(folder: Path, utterance: Utterance, rendered: Rendered) -> dict[str, object]:
+    said = utterance.sentences
+    return {
+        **_written(folder, utterance.utterance_id, rendered),
+        "transcript": " ".join(sentence.command.text for sentence in said),
+        "speaker": utterance.speaker,
+        "split": utterance.split,
+        "sentence_ids": "+".join(sentence.sentence_id for sentence in said),
+        "joined": len(said),
+        "tool_call": canonical_json(said[0].command.tool_call) if len(said) == 1 else "",
+        OOD_KIND: "",
+    }
+
+
+def _unusual_row(folder: Path, utterance: Unusual, rendered: Rendered) -> dict[str, object]:
+    return {
+        **_written(folder, utterance.utterance_id, rendered),
+        "transcript": utterance.text,
+        "speaker": utterance.speaker,
+        "split": OUT_OF_DOMAIN,
+        "sentence_ids": utterance.sentence_id,
+        "joined": 1,
+        "tool_call": "",
+        OOD_KIND: utterance.kind,
+    }
+
+
+def _written(folder: Path, utterance_id: str, rendered: Rendered) -> dict[str, object]:
+    """Write the audio's file; what the manifest says of it."""
+    data = flac_bytes(rendered.audio)
+    path = f"audio/{utterance_id}.flac"
+    (folder / path).write_bytes(data)
+    return {
+        "utterance_id": utterance_id,
+        "path": path,
+        "sha256": hashlib.sha256(data).hexdigest(),
+        "duration_s": len(rendered.audio) / SAMPLE_RATE_HZ,
+        "sample_rate_hz": SAMPLE_RATE_HZ,
+        "snr_db": rendered.snr_db,
+    }
 
 
 def command_table(sentences: Sequence[Sentence]) -> pd.DataFrame:

@@ -15,10 +15,11 @@ from typing import Any
 import pandas as pd
 
 from tasks.data.checks import OPTIONAL, REQUIRED, UNSEEN_VOICES
+from tasks.data.manifest import OUT_OF_DOMAIN
 from tasks.data.measure import Measured
 from tasks.data.text import normalise, unspaced
 
-_RANK = {"train": 0, "validation": 1, "test_sentences": 2, "test_voices": 2}
+_RANK = {"train": 0, "validation": 1, "test_sentences": 2, "test_voices": 2, OUT_OF_DOMAIN: 2}
 
 
 def enrich(manifest: pd.DataFrame, measured: Sequence[Measured], texts_by_id: dict[str, str]) -> pd.DataFrame:

@@ -17,7 +17,10 @@ import pyarrow.parquet as pq
 from tasks.artifacts import write_parquet
 from tasks.errors import DataError, explain_os_error
 
-SPLITS = ("train", "validation", "test_sentences", "test_voices")
+SPLITS = ("train", "validation", "test_sentences", "test_voices")  # every corpus needs rows in each
+OUT_OF_DOMAIN = "test_ood"  # a corpus may have rows in it
+KNOWN_SPLITS = (*SPLITS, OUT_OF_DOMAIN)
+OOD_KIND = "ood_kind"  # optional column: what is unusual about a row of OUT_OF_DOMAIN
 COMMAND_SPLITS = ("train", "validation", "test")
 
 COLUMNS: dict[str, str] = {

@@ -2,6 +2,7 @@
 
 No sentence is in two splits. `test_sentences` are unseen sentences by training voices, `test_voices` other
 unseen sentences by voices that no training utterance has. Voices take turns, so each gets a fair share.
+`test_ood` is drawn from a random stream of its own, so that the others are the same with and without it.
 """
 
 from __future__ import annotations
@@ -11,8 +12,10 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import cycle
 
+from tasks.data.everyday import everyday_sentences
 from tasks.data.grammar import Command, commands
-from tasks.data.manifest import SPLITS
+from tasks.data.manifest import OUT_OF_DOMAIN, SPLITS
+from tasks.data.surroundings import KINDS
 from tasks.errors import DataError
 from tasks.settings import Corpus
 
@@ -37,6 +40,18 @@ class Utterance:
     split: str
     speaker: str
     sentences: tuple[Sentence, ...]
+
+
+@dataclass(frozen=True)
+class Unusual:
+    """One utterance of the out-of-domain slice: an everyday sentence in a surrounding of `KINDS`."""
+
+    number: int
+    utterance_id: str
+    speaker: str
+    sentence_id: str
+    text: str
+    kind: str
 
 
 def draw_sentences(params: Corpus) -> list[Sentence]:
@@ -96,6 +111,27 @@ def plan_utterances(
         for index, count in enumerate(counts[split]):
             said = tuple(next(pool) for _ in range(count))
             planned.append(Utterance(len(planned), f"{split}-{index:05d}", split, next(voices), said))
+    return planned
+
+
+def plan_out_of_domain(
+    params: Corpus, training_voices: Sequence[str], unseen_voices: Sequence[str]
+) -> list[Unusual]:
+    """The out-of-domain slice: distinct sentences, every kind by known and by unseen voices in turn.
+
+    Raises:
+        DataError: more voices or sentences are asked for than there are.
+    """
+    rng = random.Random(f"{params.seed} out of domain")
+    known = _turns(rng, _first(training_voices, params.voices, "corpus.voices"))
+    unseen = _turns(rng, _first(unseen_voices, params.unseen_voices, "corpus.unseen_voices"))
+    planned = []
+    for number, text in enumerate(everyday_sentences(params.ood_utterances, rng)):
+        kind = KINDS[number % len(KINDS)]
+        speaker = next(unseen if number // len(KINDS) % 2 else known)
+        planned.append(
+            Unusual(number, f"{OUT_OF_DOMAIN}-{number:05d}", speaker, f"o{number:05d}", text, kind)
+        )
     return planned
 
 

@@ -22,7 +22,8 @@ from tasks.data.card import manifest_card
 from tasks.data.grammar import TOOLS, canonical_json
 from tasks.data.manifest import (
     COMMAND_COLUMNS,
-    SPLITS,
+    KNOWN_SPLITS,
+    OUT_OF_DOMAIN,
     read_table,
     records,
     require_columns,
@@ -50,11 +51,11 @@ def ingest(manifest_path: Path, folder: Path) -> None:
     frame = read_table(manifest_path)
     require_columns(frame, REQUIRED, manifest_path)
     frame = with_types(_with_defaults(frame), manifest_path)
-    unknown = sorted(set(frame["split"]) - set(SPLITS))
+    unknown = sorted(set(frame["split"]) - set(KNOWN_SPLITS))
     if unknown:
         raise DataError(
             f"column split of {manifest_path} holds {', '.join(map(repr, unknown))}",
-            f"a split is one of {', '.join(SPLITS)}",
+            f"a split is one of {', '.join(KNOWN_SPLITS)}",
             "name test_sentences what known speakers say and test_voices what other speakers say",
         )
     require_splits(frame["split"], manifest_path)
@@ -116,9 +117,9 @@ def _copy_audio(frame: pd.DataFrame, origin: Path, folder: Path) -> pd.DataFrame
 
 def _commands(frame: pd.DataFrame, manifest_path: Path) -> pd.DataFrame:
     """One row per sentence that has a tool call, for the language model."""
-    said = frame[(frame["tool_call"] != "") & (frame["joined"] == 1)]
+    said = frame[(frame["tool_call"] != "") & (frame["joined"] == 1) & (frame["split"] != OUT_OF_DOMAIN)]
     # The same words in two splits belong to the first: what was trained on is no test.
-    said = said.iloc[said["split"].map(SPLITS.index).argsort(kind="stable")]
+    said = said.iloc[said["split"].map(KNOWN_SPLITS.index).argsort(kind="stable")]
     said = said[~said["transcript"].map(lambda text: unspaced(normalise(text))).duplicated()]
     said = said.drop_duplicates("sentence_ids")
     rows = []

@@ -22,7 +22,7 @@ from tasks.artifacts import new_folder, write_json, write_parquet, write_text
 from tasks.data.checks import OPTIONAL, REQUIRED, row_rules
 from tasks.data.enrich import enrich
 from tasks.data.expectations import Outcome, run_expectations, schema_rules, version
-from tasks.data.manifest import SPLITS, read_table, write_manifest
+from tasks.data.manifest import KNOWN_SPLITS, SPLITS, read_table, write_manifest
 from tasks.data.measure import measure_all
 from tasks.data.page import without_nan
 from tasks.data.quarantine import describe, quarantined, reasons_by_row
@@ -121,7 +121,8 @@ def summarise(
                 "hours": float(part["measured_duration_s"].sum()) / 3600.0,
                 "speakers": int(part["speaker"].nunique()),
             }
-            for name in SPLITS
+            for name in KNOWN_SPLITS
+            if name in SPLITS or (frame["split"] == name).any()
         },
         "speakers": {str(name): int(count) for name, count in good["speaker"].value_counts().items()},
         "expectations": [_answer(frame, outcome) for outcome in outcomes],

@@ -3,7 +3,7 @@
 Made from the evidence alone, without a clock, so that the same release gives the same bytes.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +27,10 @@ RATES = (
     ("cer_unseen_voices_greedy", "CER, unseen sentences and voices, greedy"),
     ("cer_with_silence", "CER, silence added on both sides"),
     ("cer_joined", "CER, utterances joined"),
+    ("cer_ood", "CER, out of domain"),
+    ("cer_ood_greedy", "CER, out of domain, greedy"),
+    ("wer_space_normalised_unseen_sentences", "WER after re-spacing, unseen sentences"),
+    ("wer_ood", "WER, out of domain"),
 )
 OPEN_LICENCE = {
     "asr": "Apache-2.0. Trained on speech made by espeak-ng (GPL-3.0; its output is not bound by that).",
@@ -61,6 +65,7 @@ def write_card(
         autoescape=False,
     )
     environment.filters["percent"] = percent
+    environment.filters["interval"] = interval
     builtin = params.corpus.source == "builtin"
     repository = params.publish.asr_repo if line == "asr" else params.publish.llm_repo
     values = {
@@ -76,6 +81,12 @@ def write_card(
         "licence": OPEN_LICENCE[line] if is_open(line, params) else OTHER_LICENCE,
         "rates": [(key, label) for key, label in RATES if _has(metrics, key)],
         "unseen": unseen_voices,
+        "confidence": params.evaluate_asr.confidence,
+        "ood_slices": [
+            row
+            for row in metrics.get("onnx_int8", {}).get("slices", [])
+            if row["group"] == "out of domain" or row["slice"] == "out of domain"
+        ],
         "encoder": params.train_asr.encoder,
         "base": f"`{base_model(line, params) or params.base_llm.model}`",
         "inverse_normaliser": params.prepare.inverse_normaliser,
@@ -104,7 +115,7 @@ def front_matter(line: Line, params: Params, metrics: Mapping[str, Any], reposit
         results = [
             EvalResult(metric_type=key[:3], metric_name=label, metric_value=round(shown[key], 6), **about)
             for key, label in RATES
-            if key in shown
+            if shown.get(key) is not None
         ]
     else:
         results = [
@@ -150,5 +161,10 @@ def percent(rate: float) -> str:
     return f"{rate:.2%}"
 
 
+def interval(ends: Sequence[float] | None) -> str:
+    """[0.031, 0.052] as "3.10% to 5.20%"; – if there is none."""
+    return "–" if ends is None else f"{percent(ends[0])} to {percent(ends[1])}"
+
+
 def _has(metrics: Mapping[str, Any], key: str) -> bool:
-    return all(key in metrics.get(system, {}) for system in ("checkpoint", "onnx_int8"))
+    return all(metrics.get(system, {}).get(key) is not None for system in ("checkpoint", "onnx_int8"))

@@ -10,7 +10,8 @@ ONNX int8, the GGUF that serves), never the checkpoint it came from.
     anything else (the data cannot tell)         -> hold
 
 The comparison is paired: both versions on the same utterances (`tasks.release.significance`). All test
-utterances together decide; each split alone can only veto.
+utterances together decide; each split alone can only veto. The out-of-domain slice has a floor and no part in
+the comparison: its errors are so many that they would drown those of what the model is for.
 """
 
 import math
@@ -60,8 +61,9 @@ class AsrEvidence:
     Attributes:
         artifact: digest of the shipped files.
         normaliser: id of the text normaliser that the rates were counted under.
-        answers: the shipped file's transcripts of the plain test utterances.
+        answers: the shipped file's transcripts of the plain test utterances, those out of domain apart.
         road: None when the road was not measured through this file.
+        cer_ood: None when the corpus has no out-of-domain slice.
     """
 
     artifact: str
@@ -72,6 +74,7 @@ class AsrEvidence:
     cer_joined: float
     answers: tuple[Answer, ...]
     road: Road | None = None
+    cer_ood: float | None = None
 
 
 @dataclass(frozen=True)
@@ -155,6 +158,7 @@ def decide_asr(challenger: AsrEvidence, champion: AsrEvidence | None, params: De
         ("CER added by joining", challenger.cer_joined - plain, "max_cer_rise_joined"),
     )
     floors = [at_most(name, value, getattr(params, key), key) for name, value, key in rates]
+    floors += _out_of_domain_floor(challenger.cer_ood, params)
     floors += _road_floor(challenger.road, params)
     return _decide(floors, challenger.answers, champion.answers if champion else None, "CER", params)
 
@@ -198,6 +202,12 @@ def at_least(name: str, value: float, limit: float, key: str) -> Floor:
     """`value` may be as low as `limit`; not a number never holds."""
     holds = value >= limit
     return Floor(holds, f"{name}: {value:.2%} {'≥' if holds else 'is under'} {limit:.2%} (decide.{key})")
+
+
+def _out_of_domain_floor(cer: float | None, params: Decide) -> list[Floor]:
+    if cer is None:
+        return [Floor(True, "CER, out of domain: the corpus has no split test_ood, so not judged")]
+    return [at_most("CER, out of domain", cer, params.max_cer_ood, "max_cer_ood")]
 
 
 def _road_floor(road: Road | None, params: Decide) -> list[Floor]:

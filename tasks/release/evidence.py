@@ -14,6 +14,7 @@ from typing import Any, Literal
 import pandas as pd
 
 from tasks.artifacts import digest_json, files_in, read_json, sha256_file
+from tasks.data.manifest import OUT_OF_DOMAIN
 from tasks.errors import ArtifactError, DataError, explain_os_error
 from tasks.release.decide import Answer, AsrEvidence, LlmEvidence, Road
 
@@ -72,6 +73,7 @@ def asr_evidence(build_dir: Path, sums: Mapping[str, str]) -> AsrEvidence:
     metrics_path = build_dir / "asr/evaluation/metrics.json"
     metrics = read_json(metrics_path)
     table = build_dir / "asr/evaluation/utterances.parquet"
+    has_ood = metrics.get(ASR_SYSTEM, {}).get("cer_ood") is not None
     return AsrEvidence(
         artifact=digest_files(sums),
         normaliser=str(metrics.get("normaliser", "")),
@@ -81,6 +83,7 @@ def asr_evidence(build_dir: Path, sums: Mapping[str, str]) -> AsrEvidence:
         cer_joined=_number(metrics, metrics_path, ASR_SYSTEM, "cer_joined"),
         answers=asr_answers(table, sums[ONNX]),
         road=road(build_dir, "asr", {sums[ONNX]}),
+        cer_ood=_number(metrics, metrics_path, ASR_SYSTEM, "cer_ood") if has_ood else None,
     )
 
 
@@ -131,7 +134,7 @@ def served_gguf(sums: Mapping[str, str], quantisation: str) -> str:
 
 
 def asr_answers(table: Path, shipped_sha256: str | None = None) -> tuple[Answer, ...]:
-    """The shipped recogniser's plain test answers, block = speaker.
+    """The shipped recogniser's plain test answers, block = speaker; the out-of-domain slice is not compared.
 
     Args:
         table: evaluation/utterances.parquet.
@@ -153,7 +156,9 @@ def asr_answers(table: Path, shipped_sha256: str | None = None) -> tuple[Answer,
         "sha256",
     ]
     frame = _read_table(table, wanted)
-    frame = frame[(frame.system == ASR_SYSTEM) & (frame.condition == "plain")]
+    frame = frame[
+        (frame.system == ASR_SYSTEM) & (frame.condition == "plain") & (frame.split != OUT_OF_DOMAIN)
+    ]
     if frame.empty:
         raise _empty(table, ASR_SYSTEM)
     if shipped_sha256:

@@ -222,6 +222,8 @@ def rates_of(evidence: AsrEvidence | LlmEvidence) -> dict[str, float]:
     if isinstance(evidence, AsrEvidence):
         names = ("cer_unseen_sentences", "cer_unseen_voices", "cer_with_silence", "cer_joined")
         found = {name: float(getattr(evidence, name)) for name in names}
+        if evidence.cer_ood is not None:
+            found["cer_ood"] = evidence.cer_ood
     else:
         found = {"exact_match": evidence.exact_match, "exact_match_merged": evidence.exact_match_merged}
     if evidence.road:

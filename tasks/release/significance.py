@@ -20,11 +20,10 @@ from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
-import numpy.typing as npt
 
-EXACT_BLOCKS = 12  # below this all sign flips are enumerated: at most 2^11 = 2,048
+from tasks.asr.intervals import FEW_BLOCKS, Floats, resampled_rates, sum_by_block
 
-Floats = npt.NDArray[np.float64]
+EXACT_BLOCKS = FEW_BLOCKS  # below this all sign flips are enumerated: at most 2^11 = 2,048
 
 
 @dataclass(frozen=True)
@@ -73,23 +72,17 @@ def paired_difference(
     Raises:
         ValueError: lengths differ, there is no item, or no unit at all.
     """
-    names = sorted(set(blocks))
-    if not len(challenger) == len(champion) == len(units) == len(blocks) or not names:
+    if not len(challenger) == len(champion) == len(units) == len(blocks) or not len(blocks):
         raise ValueError("the same, non-zero number of errors, units and blocks is needed")
-    index = {name: row for row, name in enumerate(names)}
-    rows = np.array([index[name] for name in blocks])
-    delta = np.asarray(challenger, dtype=np.float64) - np.asarray(champion, dtype=np.float64)
-    difference = _sums(rows, delta, len(names))
-    size = _sums(rows, np.asarray(units, dtype=np.float64), len(names))
+    difference = sum_by_block(
+        blocks, [mine - other for mine, other in zip(challenger, champion, strict=True)]
+    )
+    size = sum_by_block(blocks, units)
     if size.sum() <= 0:
         raise ValueError("the references have no units at all")
-    if len(names) < EXACT_BLOCKS:
+    if len(size) < EXACT_BLOCKS:
         return sign_flip(difference, size, confidence=confidence)
     return block_bootstrap(difference, size, confidence=confidence, resamples=resamples, seed=seed)
-
-
-def _sums(rows: npt.NDArray[np.intp], values: Floats, blocks: int) -> Floats:
-    return np.bincount(rows, weights=values, minlength=blocks).astype(np.float64)  # (blocks,)
 
 
 def block_bootstrap(
@@ -102,9 +95,7 @@ def block_bootstrap(
         size: summed units, (blocks,).
     """
     count = len(difference)
-    draws = np.random.default_rng(seed).multinomial(count, np.full(count, 1 / count), size=resamples)
-    totals = draws @ size  # (resamples,)
-    means = np.divide(draws @ difference, totals, out=np.zeros(resamples), where=totals > 0)
+    means = resampled_rates(difference, size, resamples=resamples, seed=seed)
     tail = (1 - confidence) / 2
     low, high = np.quantile(means, [tail, 1 - tail])
     below, above = int((means <= 0).sum()), int((means >= 0).sum())

@@ -3,13 +3,14 @@
 A part whose stage did not run (`malgil run --line asr`) is None, even when files of an earlier run lie there.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 
 from tasks.artifacts import read_json, sha256_file
+from tasks.data.manifest import OUT_OF_DOMAIN
 from tasks.report.confusion import argument_errors, confuse
 from tasks.report.marks import aligned_words, summary
 from tasks.tracking import read_history
@@ -54,7 +55,9 @@ def read_facts(build_dir: Path, release: Mapping[str, Any], stages: Mapping[str,
 
 
 def asr_facts(build_dir: Path) -> Facts:
-    """Rates of both systems, CER per voice, curves, and the worst utterances with their alignment."""
+    """Rates of both systems, CER per voice, curves, and the worst utterances with their alignment: of the
+    utterances in domain, and of every slice.
+    """
     metrics = read_json(build_dir / "asr/evaluation/metrics.json")
     table = pd.read_parquet(build_dir / "asr/evaluation/utterances.parquet")
     plain = table[(table["system"] == SHIPPED) & (table["condition"] == "plain")]
@@ -74,7 +77,8 @@ def asr_facts(build_dir: Path) -> Facts:
     return {
         "metrics": metrics,
         "voices": voices,
-        "worst": worst_utterances(plain),
+        "worst": worst_utterances(plain[plain["split"] != OUT_OF_DOMAIN]),
+        "gallery": gallery(table[table["system"] == SHIPPED], metrics[SHIPPED].get("slices", [])),
         "history": read_history(build_dir / "asr/training/history.jsonl"),
         "training": _read(build_dir / "asr/training/result.json"),
     }
@@ -85,15 +89,32 @@ def worst_utterances(plain: pd.DataFrame) -> list[Facts]:
     wrong = plain[(plain["edits"] > 0) & (plain["characters"] > 0)].copy()
     wrong["cer"] = wrong["edits"] / wrong["characters"]
     shown = wrong.sort_values(["cer", "edits", "utterance_id"], ascending=[False, False, True]).head(WORST)
-    worst = []
-    for row in _records(shown):
-        words = aligned_words(row["reference"], row["hypothesis"])
-        keep = ("utterance_id", "speaker", "split", "reference", "hypothesis", "edits", "characters", "cer")
-        worst.append(
-            {name: row[name] for name in keep}
-            | {"errors": summary(words), "words": [[list(pair) for pair in word] for word in words]}
-        )
-    return worst
+    return [marked(row) for row in _records(shown)]
+
+
+def gallery(table: pd.DataFrame, slices: Sequence[Facts]) -> list[Facts]:
+    """The worst utterances of every slice that has errors and is not a single speaker:
+    {"group", "slice", "worst"}.
+    """
+    found = []
+    for one in slices:
+        if one["group"] not in ("domain", "speaker") and one["worst"]:
+            condition = one["slice"] if one["group"] == "condition" else "plain"
+            rows = table[table["condition"] == condition].set_index("utterance_id", drop=False)
+            worst = [marked(row) for row in _records(rows.loc[one["worst"]])]
+            found.append({"group": one["group"], "slice": one["slice"], "worst": worst})
+    return found
+
+
+def marked(row: Mapping[str, Any]) -> Facts:
+    """An utterance of the evaluation with its error rate and its alignment, column by column."""
+    words = aligned_words(row["reference"], row["hypothesis"])
+    keep = ("utterance_id", "condition", "speaker", "split", "reference", "hypothesis", "edits", "characters")
+    return {name: row[name] for name in keep} | {
+        "cer": row["edits"] / row["characters"],
+        "errors": summary(words),
+        "words": [[list(pair) for pair in word] for word in words],
+    }
 
 
 def llm_facts(build_dir: Path) -> Facts:

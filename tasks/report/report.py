@@ -14,7 +14,7 @@ from typing import Any
 from markupsafe import Markup
 
 from tasks.artifacts import write_text
-from tasks.data.charts import Point, Series, lines, percent, scatter
+from tasks.data.charts import Interval, Point, Series, intervals, lines, percent, scatter
 from tasks.data.page import environment, without_nan
 from tasks.report.clips import read_clips
 from tasks.report.facts import SHIPPED, Facts, read_facts
@@ -53,8 +53,7 @@ def write_report(
     root = root or Path.cwd()
     facts = read_facts(build_dir, release, stages, root)
     facts["lineage"] = read_provenance(build_dir, root, release or LINES)
-    worst = facts["asr"]["worst"] if facts["asr"] else []
-    clips = read_clips(build_dir / "prepared/asr", [one["utterance_id"] for one in worst])
+    clips = read_clips(build_dir / "prepared/asr", audible(facts["asr"]) if facts["asr"] else [])
     write_text(target, render(without_nan(facts), clips))
     return target
 
@@ -78,11 +77,33 @@ def render(facts: Facts, clips: Mapping[str, str]) -> str:
             asr_curves=asr_curves(asr["history"]) if asr else [],
             llm_curves=llm_curves(llm["history"]) if llm else [],
             sizes=size_chart(llm["systems"]) if llm else "",
+            slices=slice_chart(asr["metrics"][SHIPPED].get("slices", [])) if asr else "",
             scratch=scratch_curves(facts["from_scratch"]),
             slowest=max((cost["seconds"] for cost in facts["stages"].values()), default=0.0) or 1.0,
             worst_cer=max((voice["cer"] for voice in asr["voices"]), default=0.0) or 1.0 if asr else 1.0,
         )
     )
+
+
+def audible(asr: Facts) -> list[str]:
+    """Utterances whose audio the page carries if there is room: the worst in domain, then those out of
+    domain. What was heard in another condition than plain is not in the prepared audio.
+    """
+    kinds = [
+        part for part in asr["gallery"] if part["group"] == "out of domain" and part["slice"][:3] != "by "
+    ]
+    outside = [one for part in kinds for one in part["worst"]]
+    return list(dict.fromkeys(one["utterance_id"] for one in [*asr["worst"], *outside]))
+
+
+def slice_chart(slices: Sequence[Mapping[str, Any]]) -> Markup:
+    """CER of every slice but single speakers, with its interval; a hollow mark without the n-gram model."""
+    rows = []
+    for one in slices:
+        if one["group"] != "speaker":
+            low, high = one["cer_interval"] or (None, None)
+            rows.append(Interval(one["slice"], one["cer"], low, high, one["cer_greedy"]))
+    return intervals(rows, label="CER by slice with interval", x_label="CER", write=percent)
 
 
 def is_synthetic(facts: Facts) -> bool:

@@ -26,7 +26,15 @@ from tasks.settings import EvaluateAsr, ExportAsr
 from tests.asr.conftest import SENTENCES
 
 EXPORT = ExportAsr(opset=17, max_logit_difference=1e-3)
-EVALUATE = EvaluateAsr(silence_s=0.5, joined=3, batch_seconds=20.0)
+EVALUATE = EvaluateAsr(
+    silence_s=0.5,
+    joined=3,
+    batch_seconds=20.0,
+    length_bounds_s=(0.7, 1.0),
+    snr_bounds_db=(15.0,),
+    confidence=0.9,
+    resamples=300,
+)
 
 
 @pytest.fixture(scope="module")
@@ -133,8 +141,13 @@ def test_evaluation_covers_systems_splits_and_conditions(
         assert all(
             math.isfinite(value)
             for key, value in own.items()
-            if key.startswith(("cer_", "wer_")) and key != "cer_by_voice"
+            if key.startswith(("cer_", "wer_")) and isinstance(value, float)
         )
+        assert own["cer_ood"] is None and own["n_ood"] == 0  # the fixture has no such split
+        assert not [row for row in own["slices"] if "domain" in row["slice"]]
+        assert own["confusions"]["search"]["out_of_domain"] == []
+        low, high = own["cer_unseen_sentences_interval"]
+        assert low <= own["cer_unseen_sentences"] <= high
         plain = table[(table["system"] == name) & (table["condition"] == "plain")]
         sentences = plain[plain["split"] == "test_sentences"]
         assert own["cer_unseen_sentences"] == pytest.approx(
@@ -155,11 +168,40 @@ def test_unseen_voices_are_averaged_not_pooled() -> None:
             rows.append((condition, split, speaker, reference, hypothesis))
     table = pd.DataFrame(rows, columns=["condition", "split", "speaker", "reference", "hypothesis"])
     table["greedy"] = table["reference"]
-    found = rates(table)
+    table["edits"], table["characters"] = 0, 1
+    found = rates(table, EVALUATE)
     assert found["cer_unseen_voices"] == pytest.approx(0.5)
     assert found["cer_unseen_voices_greedy"] == 0.0
     assert found["cer_unseen_sentences"] == 0.0
     assert found["cer_by_voice"] == {"a": 0.0, "b": 1.0, "c": 0.0}
+
+
+def test_the_out_of_domain_slice_is_measured_alone(
+    shipped: Path, checkpoint: Path, prepared: Path, tmp_path: Path
+) -> None:
+    data = tmp_path / "data"
+    shutil.copytree(prepared, data)
+    rows = pd.read_parquet(data / "utterances.parquet")
+    outside = rows["split"] == "validation"
+    rows = rows.assign(ood_kind="", snr_db=float("nan"))
+    rows.loc[outside, ["split", "ood_kind"]] = ["test_ood", "hum"]
+    rows.loc[rows.index[outside][:3], "ood_kind"] = "quiet"
+    rows.to_parquet(data / "utterances.parquet", index=False)
+    paths = {"checkpoint": checkpoint, "shipped": shipped}
+    found = evaluate(EVALUATE, **paths, prepared=data, out_dir=tmp_path / "with")["onnx_int8"]
+    without = evaluate(EVALUATE, **paths, prepared=prepared, out_dir=tmp_path / "without")["onnx_int8"]
+    table = pd.read_parquet(tmp_path / "with/utterances.parquet")
+    own = table[(table["split"] == "test_ood") & (table["system"] == "onnx_int8")]
+    assert set(own["condition"]) == {"plain"} and len(own) == found["n_ood"] == 16
+    assert found["cer_ood"] == pytest.approx(own["edits"].sum() / own["characters"].sum())
+    quiet = own[own["ood_kind"] == "quiet"]
+    assert found["cer_ood_by_kind"]["quiet"] == pytest.approx(
+        quiet["edits"].sum() / quiet["characters"].sum()
+    )
+    sizes = {row["slice"]: row["utterances"] for row in found["slices"]}
+    assert (sizes["out of domain"], sizes["quiet"], sizes["hum"]) == (16, 3, 13)
+    same = [key for key in without if key.startswith(("cer_", "wer_")) and "ood" not in key]
+    assert {key: found[key] for key in same} == {key: without[key] for key in same}
 
 
 def test_joined_groups_are_of_one_speaker_where_possible() -> None:

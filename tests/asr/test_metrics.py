@@ -2,7 +2,16 @@
 
 import pytest
 
-from tasks.asr.metrics import EditCounts, align, cer, edit_counts, wer
+from tasks.asr.metrics import (
+    EditCounts,
+    align,
+    cer,
+    edit_counts,
+    heard_words,
+    respaced,
+    space_normalised_wer,
+    wer,
+)
 
 
 @pytest.mark.parametrize(
@@ -53,3 +62,42 @@ def test_alignment_runs() -> None:
         ("equal", " 줘", " 줘"),
         ("insert", "", "요"),
     ]
+
+
+@pytest.mark.parametrize(
+    ("reference", "hypothesis", "words"),
+    [
+        ("거실 불 켜 줘", "거실불 켜줘", ["거실", "불", "켜", "줘"]),
+        ("거실 불 켜 줘", "거 실 불켜 줘", ["거실", "불", "켜", "줘"]),
+        ("거실 불 켜 줘", "거실 불 꺼줘", ["거실", "불", "꺼", "줘"]),  # a substitution keeps its word
+        ("거실 불 켜 줘", "거실 켜 줘", ["거실", "", "켜", "줘"]),  # a word that nobody heard
+        ("거실 불 켜 줘", "음거실 불 켜 줘요", ["음거실", "불", "켜", "줘요"]),  # insertions at both ends
+        ("불을 꺼", "불을좀 꺼", ["불을좀", "꺼"]),  # an insertion goes to the word before it
+        ("불 꺼", "", ["", ""]),
+    ],
+)
+def test_what_was_heard_for_each_word(reference: str, hypothesis: str, words: list[str]) -> None:
+    assert heard_words(reference, hypothesis) == words
+    assert respaced(reference, hypothesis) == " ".join(word for word in words if word)
+
+
+@pytest.mark.parametrize(
+    ("reference", "hypothesis", "plain", "normalised"),
+    [
+        ("거실 불 켜 줘", "거실불 켜줘", 1.0, 0.0),  # spacing alone
+        ("거실 불 켜 줘", "거실 불 꺼줘", 2 / 4, 1 / 4),  # one word misheard and glued to another
+        ("거실 불 켜 줘", "거실 켜 줘", 1 / 4, 1 / 4),
+        ("할 수 있어", "할수있어요", 1.0, 1 / 3),
+    ],
+)
+def test_space_normalised_wer(reference: str, hypothesis: str, plain: float, normalised: float) -> None:
+    assert wer([reference], [hypothesis]) == pytest.approx(plain)
+    assert space_normalised_wer([reference], [hypothesis]) == pytest.approx(normalised)
+
+
+def test_space_normalised_wer_is_pooled_and_never_changes_the_letters() -> None:
+    references, hypotheses = ["불", "거실 등 꺼 줘"], ["물", "거실등꺼줘"]
+    assert space_normalised_wer(references, hypotheses) == pytest.approx(1 / 5)
+    for reference, hypothesis in zip(references, hypotheses, strict=True):
+        assert respaced(reference, hypothesis).replace(" ", "") == hypothesis.replace(" ", "")
+    assert respaced("", "불 꺼") == "불 꺼"

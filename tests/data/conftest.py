@@ -20,6 +20,7 @@ def corpus_params() -> Corpus:
         test_sentences=8,
         train_utterances=40,
         test_utterances=8,
+        ood_utterances=14,
         voices=5,
         unseen_voices=2,
         joined_share=0.25,

@@ -9,8 +9,9 @@ import pytest
 
 from tasks.data.audio import read_audio
 from tasks.data.corpus import make_corpus
-from tasks.data.manifest import COLUMNS, SPLITS, read_manifest
-from tasks.data.plan import draw_sentences, plan_utterances
+from tasks.data.manifest import COLUMNS, KNOWN_SPLITS, OOD_KIND, OUT_OF_DOMAIN, SPLITS, read_manifest
+from tasks.data.plan import draw_sentences, plan_out_of_domain, plan_utterances
+from tasks.data.surroundings import KINDS
 from tasks.data.text import inverse_normalise
 from tasks.data.voices import TRAINING_VOICES, UNSEEN_VOICES
 from tasks.errors import CapacityError, DataError
@@ -23,14 +24,14 @@ def manifest(tiny_corpus: Path) -> pd.DataFrame:
 
 
 def test_every_row_has_its_file_hash_and_duration(tiny_corpus: Path, manifest: pd.DataFrame) -> None:
-    assert list(manifest.columns) == list(COLUMNS)
+    assert list(manifest.columns) == [*COLUMNS, OOD_KIND]
     assert manifest["utterance_id"].is_unique
-    assert set(manifest["split"]) == set(SPLITS)
+    assert set(manifest["split"]) == set(KNOWN_SPLITS)
     for row in manifest.itertuples():
         assert hashlib.sha256((tiny_corpus / row.path).read_bytes()).hexdigest() == row.sha256
         audio = read_audio(tiny_corpus / row.path)
         assert len(audio) / 16_000 == pytest.approx(row.duration_s)
-        assert 0.1 < np.max(np.abs(audio)) < 1.0
+        assert (0.02 if row.ood_kind == "quiet" else 0.1) < np.max(np.abs(audio)) < 1.0
 
 
 def test_no_sentence_is_in_two_splits_and_unseen_voices_are_unseen(
@@ -43,12 +44,15 @@ def test_no_sentence_is_in_two_splits_and_unseen_voices_are_unseen(
     assert all(len(found) == 1 for found in splits.values())
     commands = pd.read_parquet(tiny_corpus / "commands.parquet")
     assert commands["text"].is_unique
-    unseen = set(manifest.loc[manifest["split"] == "test_voices", "speaker"])
+    speakers = {str(split): set(own) for split, own in manifest.groupby("split")["speaker"]}
+    unseen, outside = speakers.pop("test_voices"), speakers.pop(OUT_OF_DOMAIN)
     assert unseen == set(UNSEEN_VOICES[:2])
-    assert set(manifest.loc[manifest["split"] != "test_voices", "speaker"]) == set(TRAINING_VOICES[:5])
+    assert set.union(*speakers.values()) == set(TRAINING_VOICES[:5])
+    assert outside & unseen and outside - unseen <= set(TRAINING_VOICES[:5])
 
 
 def test_only_training_utterances_are_joined_and_noise_is_moderate_elsewhere(manifest: pd.DataFrame) -> None:
+    manifest = manifest[manifest["split"] != OUT_OF_DOMAIN]
     train = manifest["split"] == "train"
     assert set(manifest.loc[train, "joined"]) == {1, 2, 3, 4}
     assert set(manifest.loc[~train, "joined"]) == {1}
@@ -76,6 +80,34 @@ def test_every_voice_gets_a_fair_share(corpus_params: Corpus) -> None:
         shares = pd.Series([u.speaker for u in planned if u.split == split]).value_counts()
         assert shares.max() - shares.min() <= 1
     assert planned == plan_utterances(params, draw_sentences(params), TRAINING_VOICES, UNSEEN_VOICES)
+
+
+def test_the_out_of_domain_slice_says_what_no_command_says_in_every_surrounding(
+    tiny_corpus: Path, manifest: pd.DataFrame
+) -> None:
+    outside = manifest[manifest["split"] == OUT_OF_DOMAIN]
+    assert outside[OOD_KIND].value_counts().to_dict() == dict.fromkeys(KINDS, 2)
+    assert set(manifest.loc[manifest["split"] != OUT_OF_DOMAIN, OOD_KIND]) == {""}
+    assert outside["transcript"].is_unique and (outside["tool_call"] == "").all()
+    commands = pd.read_parquet(tiny_corpus / "commands.parquet")
+    assert not set(outside["transcript"]) & set(commands["text"])
+    peaks = {
+        row.ood_kind: float(np.max(np.abs(read_audio(tiny_corpus / row.path))))
+        for row in outside.itertuples()
+    }
+    assert 0.98 < peaks["loud"] < 0.999 and peaks["quiet"] < 0.1
+    noisy = outside[OOD_KIND].isin(["babble", "hum"])
+    assert outside.loc[noisy, "snr_db"].notna().all() and outside.loc[~noisy, "snr_db"].isna().all()
+
+
+def test_the_other_splits_are_the_same_without_the_out_of_domain_slice(corpus_params: Corpus) -> None:
+    without = corpus_params.model_copy(update={"ood_utterances": 0})
+    assert plan_out_of_domain(without, TRAINING_VOICES, UNSEEN_VOICES) == []
+    planned = [
+        plan_utterances(params, draw_sentences(params), TRAINING_VOICES, UNSEEN_VOICES)
+        for params in (corpus_params, without)
+    ]
+    assert planned[0] == planned[1]
 
 
 @pytest.mark.parametrize("setting", ["voices", "unseen_voices"])

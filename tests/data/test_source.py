@@ -96,6 +96,24 @@ def test_all_missing_columns_are_named_at_once(
         ingest(recordings.drop(columns=["transcript", "split"]), corpus_params, tmp_path)
 
 
+def test_an_out_of_domain_split_may_be_there_and_is_no_test_of_the_language_model(
+    recordings: pd.DataFrame, corpus_params: Corpus, tmp_path: Path
+) -> None:
+    soundfile.write(tmp_path / "mine/4.wav", 0.1 * np.sin(np.arange(16_000) / 7), 16_000)
+    more = {
+        "path": "4.wav",
+        "transcript": "꽃이 없어",
+        "speaker": "p0",
+        "split": "test_ood",
+        "ood_kind": "street",
+    }
+    frame = pd.concat([recordings, pd.DataFrame([more])], ignore_index=True)
+    folder = ingest(frame.assign(tool_call='{"name": "a", "arguments": {}}'), corpus_params, tmp_path)
+    manifest = read_manifest(folder / "manifest.parquet")
+    assert manifest.loc[manifest["split"] == "test_ood", "ood_kind"].tolist() == ["street"]
+    assert "꽃이 없어" not in set(pd.read_parquet(folder / "commands.parquet")["text"])
+
+
 def test_empty_splits_are_all_named(recordings: pd.DataFrame, corpus_params: Corpus, tmp_path: Path) -> None:
     with pytest.raises(DataError, match="no row in validation, test_voices"):
         ingest(recordings.iloc[[0, 2]], corpus_params, tmp_path)

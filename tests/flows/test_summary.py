@@ -27,6 +27,10 @@ RATES = {
     "cer_unseen_sentences_greedy": 0.123,
     "cer_unseen_voices_greedy": 0.145,
     "n_unseen_sentences": 300,
+    "cer_ood": 0.6836,
+    "cer_ood_greedy": 0.7632,
+    "cer_ood_interval": [0.6501, 0.7225],
+    "cer_ood_by_kind": {"hum": 0.6287},
 }
 LLM = {
     "exact_match": {"base": 0.0, "merged": 0.97, "Q8_0": 0.9667, "Q4_K_M": 0.91},
@@ -52,6 +56,8 @@ SHOWN = (
         "3.12%",
         "6.33%",
         "12.30%",
+        "68.36% (65.01% to 72.25%)",
+        "76.32%",
         "14.50%",
         "ko+max",
         "96.67%",
@@ -133,6 +139,23 @@ def test_the_schema_refuses(build: Path, path: tuple[str, ...], value: Any) -> N
     inner[path[-1]] = value
     with pytest.raises(ValidationError):
         Draft202012Validator(SCHEMA).validate(made)
+
+
+def test_a_corpus_without_an_out_of_domain_slice_is_said_to_have_none(build: Path) -> None:
+    path = build / "asr/evaluation/metrics.json"
+    metrics = json.loads(path.read_text())
+    for system in ("checkpoint", "onnx_int8"):
+        metrics[system] |= {
+            "cer_ood": None,
+            "cer_ood_greedy": None,
+            "cer_ood_interval": None,
+            "cer_ood_by_kind": {},
+        }
+    path.write_text(json.dumps(metrics))
+    made = summarise(build)
+    Draft202012Validator(SCHEMA).validate(made)
+    assert made["asr"]["onnx_int8"]["cer_ood"] is None
+    assert "out of domain: no such slice" in as_markdown(made)
 
 
 def test_a_line_that_never_ran_is_null(build: Path) -> None:

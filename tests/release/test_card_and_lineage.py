@@ -47,6 +47,23 @@ def test_the_recogniser_card_is_one_the_hub_reads(project, params):
     assert "80.00%" in text and "espeak-ng" in text
 
 
+def test_the_card_shows_the_out_of_domain_slice_or_says_that_there_is_none(project, params):
+    assert "No out-of-domain slice" in card("asr", params)
+    metrics = read_json(Path("build/asr/evaluation/metrics.json"))
+    row = {"group": "out of domain", "slice": "babble", "utterances": 18, "speakers": 12, "cer": 0.625}
+    row |= {"cer_interval": [0.55, 0.7], "cer_greedy": 0.5}
+    alone = row | {"slice": "hum", "cer_interval": None}
+    for system in ("checkpoint", "onnx_int8"):
+        metrics[system] |= {"cer_ood": 0.6, "cer_ood_greedy": 0.5, "n_ood": 36, "slices": [row, alone]}
+    text = card("asr", params, metrics=metrics)
+    assert "No out-of-domain slice" not in text
+    assert "| babble | 18 | 12 | 62.50% | 55.00% to 70.00% | 50.00% |" in text
+    assert "| hum | 18 | 12 | 62.50% | – | 50.00% |" in text
+    assert {r.metric_name: r.metric_value for r in ModelCard(text).data.eval_results}[
+        "CER, out of domain"
+    ] == 0.6
+
+
 def test_the_language_model_card_names_its_base_and_every_file(project, params):
     text = card("llm", params)
     data = ModelCard(text).data

@@ -45,6 +45,7 @@ ASR_FLOORS = {
     "CER added by silence: 1.50% is over 1.00%": {"cer_with_silence": 0.045},
     "CER added by joining: 3.00% is over 2.00%": {"cer_joined": 0.06},
     "spoken command to tool call, unseen voices: 50.00% is under 85.00%": {"road": Road(0.9, 0.5)},
+    "CER, out of domain: 85.00% is over 80.00%": {"cer_ood": 0.85},
     "CER, unseen voices: nan% is over 8.00%": {"cer_unseen_voices": float("nan")},
 }
 
@@ -53,9 +54,16 @@ ASR_FLOORS = {
 def test_a_broken_floor_of_the_recogniser_rejects(says):
     decision = decide_asr(asr(**ASR_FLOORS[says]), None, PARAMS)
     assert decision.verdict == "reject"
-    assert decision.reasons[0] == "1 of 5 floors is broken"
+    assert decision.reasons[0] == "1 of 6 floors is broken"
     assert decision.reasons[1].startswith(says)
     assert "(decide." in decision.reasons[1]
+
+
+def test_out_of_domain_is_judged_only_where_there_is_such_a_slice():
+    without, within = decide_asr(asr(), None, PARAMS), decide_asr(asr(cer_ood=0.8), None, PARAMS)
+    assert without.verdict == within.verdict == "promote"
+    assert "CER, out of domain: the corpus has no split test_ood, so not judged" in without.reasons
+    assert "CER, out of domain: 80.00% ≤ 80.00% (decide.max_cer_ood)" in within.reasons
 
 
 LLM_FLOORS = {
@@ -80,7 +88,7 @@ def test_a_floor_rejects_even_a_challenger_better_than_the_champion():
     assert decide_asr(asr(cer_unseen_voices=0.5), champion, PARAMS).verdict == "reject"
 
 
-@pytest.mark.parametrize("decide, evidence", [(decide_asr, asr()), (decide_llm, llm())])
+@pytest.mark.parametrize("decide, evidence", [(decide_asr, asr(cer_ood=0.5)), (decide_llm, llm())])
 def test_the_first_good_version_is_promoted_with_every_number(decide, evidence):
     decision = decide(evidence, None, PARAMS)
     assert decision.verdict == "promote"

@@ -33,6 +33,22 @@ def test_only_the_shipped_file_and_the_plain_condition_count(project):
     assert llm().exact_match == 0.97 and len(llm().answers) == 300
 
 
+def test_the_out_of_domain_slice_has_a_rate_and_no_answers_to_compare(project):
+    compared = len(asr().answers)
+    table = BUILD / "asr/evaluation/utterances.parquet"
+    rows = pd.read_parquet(table)
+    outside = rows[rows["split"] == "test_voices"].assign(split="test_ood")
+    pd.concat([rows, outside]).to_parquet(table)
+    path = BUILD / "asr/evaluation/metrics.json"
+    metrics = read_json(path)
+    metrics["onnx_int8"]["cer_ood"] = 0.6
+    write_json(path, metrics)
+    assert asr().cer_ood == 0.6 and len(asr().answers) == compared
+    metrics["onnx_int8"]["cer_ood"] = None
+    write_json(path, metrics)
+    assert asr().cer_ood is None
+
+
 def test_the_digest_follows_what_is_judged_and_not_timings(project):
     before = evidence_digest(llm())
     metrics = read_json(BUILD / "llm/evaluation/metrics.json")

@@ -8,8 +8,9 @@ import pandas as pd
 import pytest
 
 from tasks.artifacts import write_json, write_parquet
-from tasks.asr.evaluate import rates
+from tasks.asr.evaluate import jamo_confusions, rates
 from tasks.asr.metrics import edit_counts
+from tasks.asr.slices import slices
 from tasks.data.corpus import make_corpus
 from tasks.data.prepare import prepare
 from tasks.data.text import inverse_normalise
@@ -76,6 +77,8 @@ def asr_tables(utterances: pd.DataFrame) -> pd.DataFrame:
     for system in ("checkpoint", "onnx_int8"):
         for condition in ("plain", "silence", "joined"):
             for row in utterances[utterances["split"].str.startswith("test")].itertuples():
+                if row.split == "test_ood" and condition != "plain":
+                    continue
                 heard = mishear(row.text, chance)
                 counts = edit_counts(row.text.replace(" ", ""), heard.replace(" ", ""))
                 rows.append(
@@ -90,6 +93,9 @@ def asr_tables(utterances: pd.DataFrame) -> pd.DataFrame:
                         "greedy": mishear(heard, chance),
                         "edits": counts.edits,
                         "characters": counts.reference,
+                        "duration_s": row.samples / 16_000,
+                        "snr_db": row.snr_db,
+                        "ood_kind": row.ood_kind,
                         "sha256": "ab" * 32,
                     }
                 )
@@ -125,7 +131,8 @@ def llm_samples(commands: pd.DataFrame) -> pd.DataFrame:
 
 def road_samples(utterances: pd.DataFrame) -> pd.DataFrame:
     rows = []
-    for number, row in enumerate(utterances[utterances["split"].str.startswith("test")].itertuples()):
+    commands = utterances[utterances["split"].isin(["test_sentences", "test_voices"])]
+    for number, row in enumerate(commands.itertuples()):
         heard = row.text if number % 3 else row.text[1:]
         rows.append(
             {
@@ -206,7 +213,12 @@ def build(tmp_path_factory: pytest.TempPathFactory) -> Path:
     utterances = pd.read_parquet(build / "prepared/asr/utterances.parquet")
     tables = asr_tables(utterances)
     write_parquet(build / "asr/evaluation/utterances.parquet", tables)
-    metrics = {name: rates(own) | {"sha256": "ab" * 32} for name, own in tables.groupby("system")}
+    metrics = {
+        name: rates(own, PARAMS.evaluate_asr)
+        | {"slices": slices(own, PARAMS.evaluate_asr), "confusions": jamo_confusions(own)}
+        | {"sha256": "ab" * 32}
+        for name, own in tables.groupby("system")
+    }
     write_json(build / "asr/evaluation/metrics.json", {**metrics, "normaliser": "ko-1", "synthetic": True})
     samples = llm_samples(pd.read_parquet(build / "corpus/commands.parquet"))
     write_parquet(build / "llm/evaluation/samples.parquet", samples)

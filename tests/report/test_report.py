@@ -14,7 +14,10 @@ import pandas as pd
 import pytest
 import soundfile
 
+from tasks.asr.evaluate import jamo_confusions, rates
+from tasks.asr.slices import slices
 from tasks.errors import ArtifactError
+from tasks.params import load
 from tasks.report import write_report
 
 VOID = {"area", "base", "br", "col", "embed", "hr", "img", "input", "link", "meta", "source", "track", "wbr"}
@@ -147,8 +150,16 @@ def test_the_worst_utterances_can_be_heard(page: Page, build: Path) -> None:
     worst = page.data["asr"]["worst"]
     assert 0 < len(worst) <= 12
     assert [one["cer"] for one in worst] == sorted((one["cer"] for one in worst), reverse=True)
+    kinds = [
+        one
+        for part in page.data["asr"]["gallery"]
+        if part["group"] == "out of domain" and not part["slice"].startswith("by ")
+        for one in part["worst"]
+    ]
+    assert kinds and not {one["utterance_id"] for one in kinds} & {one["utterance_id"] for one in worst}
     audio = page.all("audio")
-    assert len(audio) == len(worst)
+    assert len(audio) == len(worst) + len(kinds)
+    worst += kinds
     rows = pd.read_parquet(build / "prepared/asr/utterances.parquet").set_index("utterance_id")
     store = np.load(build / "prepared/asr/audio.npy")
     for element, one in zip(audio, worst, strict=True):
@@ -161,8 +172,54 @@ def test_the_worst_utterances_can_be_heard(page: Page, build: Path) -> None:
         assert one["utterance_id"] in element["aria-label"]
 
 
+def test_every_slice_is_shown_with_its_interval_and_out_of_domain_with_every_kind(page: Page) -> None:
+    rows = [row for row in page.data["asr"]["metrics"]["onnx_int8"]["slices"] if row["group"] != "speaker"]
+    kinds = {"sentences", "quiet", "loud", "babble", "hum", "telephone", "reverberation"}
+    assert kinds | {"known voices", "unseen voices", "out of domain"} <= {row["slice"] for row in rows}
+    chart = next(
+        a["aria-label"] for a in page.all("svg", **{"class": "chart"}) if "by slice" in a["aria-label"]
+    )
+    for row in rows:
+        assert row["slice"] in page.sections["slices"] and row["slice"] in chart
+        assert f"{row['cer'] * 100:.2f}%" in page.sections["slices"]
+        if row["cer_interval"]:
+            assert f"{row['cer_interval'][0] * 100:.2f}% to" in page.sections["slices"]
+    assert "No out-of-domain slice" not in page.sections["slices"]
+
+
+def test_a_corpus_without_an_out_of_domain_slice_is_said_to_have_none(
+    build: Path, tmp_path: Path, release: dict, stages: dict
+) -> None:
+    copy = tmp_path / "build"
+    shutil.copytree(build, copy)
+    path = copy / "asr/evaluation/utterances.parquet"
+    table = pd.read_parquet(path)
+    table = table[table["split"] != "test_ood"]
+    table.to_parquet(path)
+    settings = load(Path("params.yaml"), quick=True).evaluate_asr
+    metrics = {
+        name: rates(own, settings)
+        | {"slices": slices(own, settings), "confusions": jamo_confusions(own), "sha256": "ab" * 32}
+        for name, own in table.groupby("system")
+    }
+    (copy / "asr/evaluation/metrics.json").write_text(json.dumps(metrics | {"normaliser": "ko-1"}))
+    page = Page(write_report(copy, release, stages, tmp_path / "report.html", root=tmp_path))
+    assert page.faults == []
+    assert "No out-of-domain slice" in page.sections["slices"]
+    assert "no out-of-domain slice" in page.sections["figures"]
+
+
+def test_jamo_confusions_are_those_that_were_counted(page: Page) -> None:
+    found = page.data["asr"]["metrics"]["onnx_int8"]["confusions"]["search"]
+    for part in ("in_domain", "out_of_domain"):
+        assert 0 < len(found[part]) <= 20
+        assert [row["n"] for row in found[part]] == sorted((row["n"] for row in found[part]), reverse=True)
+        assert all(row["example"]["said"] in page.sections["jamo"] for row in found[part])
+
+
 def test_marks_of_the_page_are_the_edits_that_were_counted(page: Page) -> None:
-    counted = sum(one["edits"] for one in page.data["asr"]["worst"])
+    shown = page.data["asr"]["worst"] + [one for part in page.data["asr"]["gallery"] for one in part["worst"]]
+    counted = sum(one["edits"] for one in shown)
     legend = 3
     marked = [a for kind in ("replace", "delete", "insert") for a in page.all("span", **{"class": kind})]
     assert len(marked) == counted + legend
@@ -177,7 +234,18 @@ def test_what_came_from_models_and_users_is_escaped(page: Page) -> None:
 
 def test_it_says_synthetic_and_verdicts(page: Page) -> None:
     assert "SYNTHETIC" in page.sections[""]
-    for section in ("figures", "data", "asr", "voices", "worst", "llm", "confusion", "road"):
+    for section in (
+        "figures",
+        "data",
+        "asr",
+        "slices",
+        "voices",
+        "jamo",
+        "worst",
+        "llm",
+        "confusion",
+        "road",
+    ):
         assert "synthetic" in page.sections[section], section
     assert "promote" in page.sections["release"] and "reject" in page.sections["release"]
     assert "store/published/malgil-asr/v1" in page.sections["release"]
@@ -185,15 +253,15 @@ def test_it_says_synthetic_and_verdicts(page: Page) -> None:
 
 def test_charts_have_words_for_those_who_do_not_see_them(page: Page) -> None:
     charts = page.all("svg", **{"class": "chart"})
-    assert len(charts) == 5  # two of each line, and quality against size
+    assert len(charts) == 6  # two of each line, quality against size, and the slices
     assert all(chart["role"] == "img" and len(chart["aria-label"]) > 20 for chart in charts)
 
 
 @pytest.mark.parametrize(
     ("line", "there", "gone"),
     [
-        ("asr", ("asr", "voices", "worst"), ("llm", "confusion", "road")),
-        ("llm", ("llm", "confusion"), ("asr", "voices", "worst", "road")),
+        ("asr", ("asr", "slices", "voices", "jamo", "worst"), ("llm", "confusion", "road")),
+        ("llm", ("llm", "confusion"), ("asr", "slices", "voices", "jamo", "worst", "road")),
     ],
 )
 def test_a_run_of_one_line_says_what_was_not_in_it(
@@ -219,11 +287,11 @@ def test_a_run_of_nothing_is_a_page_all_the_same(tmp_path: Path) -> None:
 
 
 def test_no_audio_beyond_the_limit_and_none_when_it_is_gone(
-    build: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, release: dict, stages: dict
+    page: Page, build: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, release: dict, stages: dict
 ) -> None:
     monkeypatch.setattr("tasks.report.clips.MAX_TOTAL_BYTES", 100_000)
     short = write_report(build, release, stages, tmp_path / "short.html")
-    assert 0 < len(Page(short).all("audio")) < 12
+    assert 0 < len(Page(short).all("audio")) < len(page.all("audio"))
     copy = tmp_path / "build"
     shutil.copytree(build, copy)
     (copy / "prepared/asr/audio.npy").unlink()
@@ -304,4 +372,4 @@ def test_a_browser_lays_it_out_without_complaint(report: Path, tmp_path: Path) -
     )
     seen = json.loads(re.search(r"<title>(\{.*?\})</title>", done.stdout)[1])
     assert seen["wide"] <= seen["screen"]
-    assert (seen["sections"], seen["charts"], seen["sound"]) == (11, 5, len(Page(report).all("audio")))
+    assert (seen["sections"], seen["charts"], seen["sound"]) == (13, 6, len(Page(report).all("audio")))
