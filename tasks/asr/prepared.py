@@ -11,6 +11,7 @@ import numpy as np
 import pandas as pd
 
 from tasks.asr.batching import AudioStore
+from tasks.data.chains import steps_of
 from tasks.errors import ArtifactError, DataError, explain_os_error
 
 _FILES = ("utterances.parquet", "audio.npy")
@@ -29,6 +30,11 @@ class PreparedSpeech:
     def normaliser(self) -> str:
         """Id of the text normaliser that every transcript passed."""
         return str(self.rows["normaliser"].iloc[0])
+
+    @property
+    def normaliser_steps(self) -> list[str]:
+        """The steps of that normaliser, with their versions, in their order."""
+        return list(steps_of(self.normaliser))
 
     def split(self, name: str) -> tuple[pd.DataFrame, AudioStore]:
         """Rows of a split, in their order, and their audio. Raises `DataError` when it is empty."""

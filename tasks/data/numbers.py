@@ -59,7 +59,7 @@ def sino_grouped(value: int) -> str:
         raise ValueError(f"{value} is not between 0 and 9999조 9999억 9999만 9999")
     if value < 10**4:
         return sino(value)
-    said = []
+    said: list[str] = []
     for name, place in _GROUPS:
         group, value = divmod(value, place)
         if group:
