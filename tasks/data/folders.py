@@ -126,7 +126,7 @@ def _from_sidecars(folder: Path, audio: list[Path]) -> pd.DataFrame:
 
 def _split_in_path(path: str) -> str:
     first = path.split("/")[0] if "/" in path else ""
-    return first if _split_name(first) else ""
+    return _split_name(first) or ""
 
 
 def _split_name(name: str) -> str | None:

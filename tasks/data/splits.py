@@ -9,6 +9,7 @@ sentence is left on both sides of a cut: rows that would leak are left out and c
 from __future__ import annotations
 
 import hashlib
+import math
 from typing import NamedTuple
 
 import pandas as pd
@@ -18,6 +19,7 @@ from tasks.errors import DataError
 
 SHARE = 0.1  # of the rows that a cut starts from, for each split cut by speaker
 SENTENCE_SHARE = 0.05  # of their sentences, for each split cut by sentence
+FEWEST = 4  # sentences of a split cut by sentence, where there are eight times as many
 LARGEST_SPEAKER = (
     0.25  # a speaker with a larger share of the rows is not taken for a test while others are left
 )
@@ -104,9 +106,10 @@ def _cut(
     by_sentence = [name for name in missing if name not in by_speaker]
     roles = pool["speaker"].map(lambda speaker: role.get(speaker, "train"))
     said_by = {key: frozenset(found) for key, found in roles.groupby(keys)}
-    home = {key: _home(str(key), said, by_sentence, tested) for key, said in said_by.items()}
+    home = _homes(said_by, by_sentence, tested)
     split = pd.Series(
-        [_place(own, home[key], missing) for own, key in zip(roles, keys, strict=True)], index=pool.index
+        [_place(own, home[key], by_sentence, missing) for own, key in zip(roles, keys, strict=True)],
+        index=pool.index,
     )
     notes = [
         f"{name} was cut from train by {'speaker' if name in by_speaker else 'sentence'}: "
@@ -139,23 +142,25 @@ def _roles_of_speakers(speakers: pd.Series, wanted: list[str]) -> dict[str, str]
     return roles
 
 
-def _home(key: str, said: frozenset[str], by_sentence: list[str], tested: set[str]) -> str:
-    """The one split that a sentence may be in, by who says it; by its hash where several do."""
-    if key in tested:
-        return "tested"
-    fraction = _hash(key)
-    if len(said) == 1 and said != {"train"}:
-        return next(iter(said))
-    for name in (*sorted(said - {"train"}), *by_sentence):
-        share = SHARE if name in said else SENTENCE_SHARE
-        if fraction < share:
-            return name
-        fraction -= share
-    return "train"
+def _homes(said_by: dict[str, frozenset[str]], by_sentence: list[str], tested: set[str]) -> dict[str, str]:
+    """The one split that each sentence may be in: by who says it, by the order of hashes where several do."""
+    home = {key: "tested" for key in said_by if key in tested}
+    home |= {key: next(iter(said)) for key, said in said_by.items() if len(said) == 1 and key not in home}
+    shared = sorted((key for key in said_by if key not in home), key=_hash)
+    for name in sorted({role for key in shared for role in said_by[key]} - {"train"}):
+        free = [key for key in shared if key not in home and name in said_by[key]]
+        home |= dict.fromkeys(free[: math.ceil(SHARE * len(shared))], name)
+    home |= {key: "train" for key in shared if key not in home}
+    learnt = sorted((key for key, split in home.items() if split == "train"), key=_hash)
+    quota = max(math.ceil(SENTENCE_SHARE * len(learnt)), min(FEWEST, len(learnt) // 8))
+    for at, name in enumerate(by_sentence):
+        home |= dict.fromkeys(learnt[at * quota : (at + 1) * quota], name)
+    return home
 
 
-def _place(role: str, home: str, missing: list[str]) -> str:
-    if role == home or (role == "train" and home not in ("test_voices", "tested")):
+def _place(role: str, home: str, by_sentence: list[str], missing: list[str]) -> str:
+    """The split of a row by the role of its speaker and the home of its sentence."""
+    if role == home or (role == "train" and home in by_sentence):
         return home
     if role == "train" and home == "test_voices" and "test_sentences" in missing:
         return "test_sentences"  # a known voice says what is not learnt
