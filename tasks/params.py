@@ -22,7 +22,7 @@ from pydantic import ValidationError
 from ruamel.yaml import YAML
 from ruamel.yaml.error import YAMLError
 
-from tasks.artifacts import digest_folder, sha256_file, write_json, write_text
+from tasks.artifacts import digest_folder, digest_listing, sha256_file, write_json, write_text
 from tasks.errors import MalgilError, SettingsError, explain_os_error
 from tasks.settings import SECTIONS, Params
 
@@ -55,6 +55,16 @@ RULES = (
         ("corpus.source", "corpus.manifest"),
         lambda s, m: s != "manifest" or bool(m),
         "needs corpus.manifest: a path",
+    ),
+    Rule(
+        ("corpus.source", "corpus.folder"),
+        lambda s, f: s != "folder" or bool(f),
+        "needs corpus.folder: a path",
+    ),
+    Rule(
+        ("corpus.source", "corpus.hub"),
+        lambda s, h: s != "hub" or bool(h),
+        "needs corpus.hub: a Hub id or a path",
     ),
     Rule(
         ("corpus.train_utterances", "corpus.voices"),
@@ -225,11 +235,15 @@ def write_sources(params: Params, folder: Path) -> None:
     A Hub id or an empty path has no digest (null): its content is the Hub's to version.
     """
     for stage, key in PATH_SETTINGS.items():
+        is_corpus = stage == "corpus"
+        if is_corpus and params.corpus.source != "builtin":
+            key = params.corpus.source
         name = getattr(section(params, stage), key)
         path = Path(name) if name else None
         digest = None
         if path is not None and path.is_dir():
-            digest = digest_folder(path)
+            # hours of audio are not read again for every run: their names, sizes and times tell of a change
+            digest = digest_listing(path) if is_corpus else digest_folder(path)
         elif path is not None and path.is_file():
             digest = sha256_file(path)
         write_json(folder / f"{stage}.json", {"setting": f"{stage}.{key}", "value": name, "sha256": digest})
@@ -266,6 +280,12 @@ def describe(values: dict[str, Any]) -> str:
 def section(params: Params, name: str) -> Any:
     """The settings of one section by its name in params.yaml."""
     return getattr(params, "validate_" if name == "validate" else name)
+
+
+def setting_of(params: Params, path: str) -> Any:
+    """One setting by its path in params.yaml: "prepare.normaliser"."""
+    name, _, key = path.partition(".")
+    return getattr(section(params, name), key)
 
 
 def _explain(path: list[str], mistake: Any) -> str:

@@ -25,10 +25,17 @@ class Section(BaseModel):
 
 
 class Corpus(Section):
-    """The built-in synthetic corpus, or a user's own manifest."""
+    """The built-in synthetic corpus, or speech of the user's own."""
 
-    source: Literal["builtin", "manifest"] = setting("make the built-in corpus, or read `manifest`", "–")
-    manifest: str = setting("Parquet manifest of your own recordings; used with source: manifest", "path")
+    source: Literal["builtin", "manifest", "folder", "hub"] = setting(
+        "make the built-in corpus, or read the setting of this name", "–"
+    )
+    manifest: str = setting("table of your own recordings: .parquet, .csv, .tsv or .jsonl", "path")
+    folder: str = setting("folder of your own recordings with their transcripts", "path")
+    hub: str = setting(
+        "data set with an audio column: a Hub id (`id@revision` for one revision) or a local folder",
+        "path or id",
+    )
     seed: int = setting("seed of sentences, voices, noise and silence", "–", ge=0)
     train_sentences: int = setting("distinct sentences in the train split", "sentences", ge=8)
     validation_sentences: int = setting("distinct sentences in the validation split", "sentences", ge=4)
@@ -65,7 +72,9 @@ class Validate(Section):
 class Prepare(Section):
     """Which text normalisers are applied before training."""
 
-    normaliser: Literal["ko-1"] = setting("version of the transcript normaliser", "–")
+    normaliser: Literal["ko-1", "ko-2"] = setting(
+        "chain of text normalisers (docs/reference/normalisers.md)", "–"
+    )
     inverse_normaliser: Literal["itn-ko-1"] = setting("version of the spoken-to-written normaliser", "–")
 
 

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from tasks.errors import MalgilError, explain_os_error
-from tasks.params import load
+from tasks.params import load, setting_of
 from tasks.params import section as section_of
 
 
@@ -28,6 +28,7 @@ def run_stage(
     *,
     inputs: Mapping[str, Path],
     outputs: Mapping[str, Path],
+    borrowed: Mapping[str, str] | None = None,
     argv: Sequence[str] | None = None,
 ) -> int:
     """Parses the command line, runs `body` and returns the exit code.
@@ -38,6 +39,7 @@ def run_stage(
         body: the stage's function; takes the section, then every path by keyword.
         inputs: input paths and their defaults; each must exist.
         outputs: output paths and their defaults.
+        borrowed: settings of other sections, passed by keyword: {"normaliser": "prepare.normaliser"}.
         argv: the command line, `sys.argv[1:]` by default.
     """
     parser = argparse.ArgumentParser(prog=f"python -m {module}", description=body.__doc__)
@@ -47,12 +49,14 @@ def run_stage(
     arguments = parser.parse_args(argv)
     set_logging()
     try:
-        settings = [] if section is None else [section_of(load(arguments.params), section)]
+        params = load(arguments.params) if section is not None or borrowed else None
+        settings = [] if params is None or section is None else [section_of(params, section)]
+        lent = {name: setting_of(params, path) for name, path in (borrowed or {}).items() if params}
         paths = {name: getattr(arguments, name) for name in (*inputs, *outputs)}
         for name in inputs:
             if not paths[name].exists():
                 raise explain_os_error(FileNotFoundError(2, "missing", str(paths[name])))
-        body(*settings, **paths)
+        body(*settings, **paths, **lent)
     except MalgilError as error:
         return _fail(module, error)
     except OSError as error:

@@ -3,8 +3,8 @@
     python tests/hub_server.py 8765        then HF_ENDPOINT=http://127.0.0.1:8765 HF_HUB_DISABLE_XET=1
 
 Endpoints as called by huggingface_hub 2.4: create, preupload, commit (ndjson, regular and LFS), branches,
-tags, refs, tree, paths-info, revision info, LFS batch + PUT + verify, resolve with Range. Repositories
-live in memory. Tests look at `Hub.log` (requests) and set `Hub.faults` (status to answer next).
+tags, refs, tree, paths-info, revision info, LFS batch + PUT + verify, resolve with Range; data sets can be
+read (tests put their files into `Hub.repos`). Repositories live in memory. Tests look at `Hub.log` (requests) and set `Hub.faults` (status to answer next).
 """
 
 import base64
@@ -137,6 +137,7 @@ def make_app(hub: Hub) -> FastAPI:
             "converts": [],
         }
 
+    @app.api_route("/api/datasets/{ns}/{name}/{kind}/{ref}", methods=["GET"])
     @app.api_route("/api/models/{ns}/{name}/{kind}/{ref}", methods=["POST", "DELETE", "GET"])
     async def by_kind(request: Request, ns: str, name: str, kind: str, ref: str) -> Any:
         if not (repo := repo_of(ns, name)):
@@ -250,6 +251,7 @@ def make_app(hub: Hub) -> FastAPI:
     def verify(oid: str) -> Any:
         return Response(status_code=200 if oid in hub.objects else 404)
 
+    @app.api_route("/datasets/{ns}/{name}/resolve/{ref}/{path:path}", methods=["GET", "HEAD"])
     @app.api_route("/{ns}/{name}/resolve/{ref}/{path:path}", methods=["GET", "HEAD"])
     def resolve(request: Request, ns: str, name: str, ref: str, path: str) -> Any:
         repo = repo_of(ns, name)

@@ -82,7 +82,10 @@ def evaluate(
         ),
         "onnx_int8": (onnx, onnx.sha256),
     }
-    metrics: dict[str, Any] = {"normaliser": data.normaliser}
+    metrics: dict[str, Any] = {
+        "normaliser": data.normaliser,
+        "normaliser_steps": data.normaliser_steps,
+    }
     tables = []
     for name, (recogniser, sha256) in systems.items():
         began = time.monotonic()

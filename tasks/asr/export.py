@@ -181,6 +181,7 @@ def _metadata(loaded: Checkpoint, checkpoint: Path) -> dict[str, Any]:
         "do_normalize": loaded.normalise,
         "units": loaded.about.get("units", "as in the vocabulary"),
         "normaliser": loaded.about.get("normaliser", ""),
+        "normaliser_steps": loaded.about.get("normaliser_steps", []),
         "blank_id": loaded.vocabulary.blank_id,
         "vocabulary": loaded.vocabulary.ids,
         "training_digest": loaded.about.get("training_digest", ""),

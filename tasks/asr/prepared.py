@@ -11,6 +11,7 @@ import numpy as np
 import pandas as pd
 
 from tasks.asr.batching import AudioStore
+from tasks.data.chains import steps_of
 from tasks.errors import ArtifactError, DataError, explain_os_error
 
 _FILES = ("utterances.parquet", "audio.npy")
@@ -33,6 +34,11 @@ class PreparedSpeech:
     def has(self, name: str) -> bool:
         """Whether a split has any utterance; `test_ood` need not."""
         return bool((self.rows["split"] == name).any())
+
+    @property
+    def normaliser_steps(self) -> list[str]:
+        """The steps of that normaliser, with their versions, in their order."""
+        return list(steps_of(self.normaliser))
 
     def split(self, name: str) -> tuple[pd.DataFrame, AudioStore]:
         """Rows of a split, in their order, and their audio. Raises `DataError` when it is empty."""

@@ -107,6 +107,7 @@ def _fine_tune(
         "units": "jamo",
         "do_normalize": normalise,
         "normaliser": data.normaliser,
+        "normaliser_steps": data.normaliser_steps,
         "encoder": params.encoder,
         "from_scratch": params.from_scratch,
         "training_digest": key,

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from importlib.metadata import version
 
 import pandas as pd
 
+from tasks.data.chains import steps_of
 from tasks.data.grammar import INTENTS
 from tasks.data.manifest import OUT_OF_DOMAIN
 from tasks.data.rendering import PITCH, RATE_WPM
@@ -55,14 +57,20 @@ recogniser hears people.
 """
 
 
-def manifest_card(source: str, manifest: pd.DataFrame, commands: pd.DataFrame) -> str:
-    """Markdown card of a corpus made from a user's manifest."""
+def manifest_card(
+    source: str, manifest: pd.DataFrame, commands: pd.DataFrame, notes: Sequence[str], normaliser: str
+) -> str:
+    """Markdown card of a corpus made from a user's recordings; `notes` say what ingestion decided."""
     speakers = manifest["speaker"].nunique()
-    return f"""# Corpus from a manifest
+    steps = ", ".join(steps_of(normaliser))
+    decided = "".join(f"- {note}.\n" for note in notes)
+    return f"""# Corpus of the user's own recordings
 
 Made from `{source}`: {len(manifest)} utterances, {speakers} speakers, {len(commands)} commands with a
-tool call. Audio was copied as it is; licence and consent are those of its origin.
+tool call. Audio that is 16 kHz mono was copied as it is; licence and consent are those of its origin.
+Transcripts are compared, and later trained on, under the text normaliser `{normaliser}` ({steps}).
 
+{decided}
 {_table(manifest)}
 """
 

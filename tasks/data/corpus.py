@@ -3,9 +3,9 @@
     python -m tasks.data.corpus [--params build/params.yaml] [--out-dir build/corpus]
 
 Built in: sentences from the grammar, split, spoken by espeak-ng with silence, noise and joined utterances,
-and an out-of-domain slice that is only ever tested on.
-With `corpus.source: manifest` the folder is made from a Parquet manifest of recordings instead
-(`tasks.data.source`). Either way it holds manifest.parquet, commands.parquet, tools.json, card.md and audio/.
+and an out-of-domain slice that is only ever tested on. With another `corpus.source` it is made from
+recordings of the user (`tasks.data.source`). Either way it holds manifest.parquet, commands.parquet,
+tools.json, card.md and audio/.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ from tasks.data.plan import (
 )
 from tasks.data.rendering import Rendered, render, render_unusual, talkers
 from tasks.data.source import ingest
-from tasks.data.text import inverse_normalise
+from tasks.data.text import NORMALISER_ID, inverse_normalise
 from tasks.data.voices import TRAINING_VOICES, UNSEEN_VOICES
 from tasks.progress import track
 from tasks.settings import Corpus
@@ -43,18 +43,20 @@ from tasks.stage import run_stage
 log = logging.getLogger("malgil.corpus")
 
 
-def make_corpus(params: Corpus, *, out_dir: Path) -> None:
+def make_corpus(params: Corpus, *, out_dir: Path, normaliser: str = NORMALISER_ID) -> None:
     """Write the corpus folder, whole or not at all.
+
+    `normaliser` is the chain by which two transcripts of a user's recordings are the same sentence.
 
     Raises:
         DataError: more voices or sentences asked for than there are, or the user's manifest is unusable.
         CapacityError: the disk is full or the folder read-only; an earlier corpus stays as it was.
     """
     with new_folder(out_dir) as folder:
-        if params.source == "manifest":
-            ingest(Path(params.manifest), folder)
-        else:
+        if params.source == "builtin":
             _build(params, folder)
+        else:
+            ingest(params, folder, normaliser)
     log.info("corpus written to %s", out_dir)
 
 
@@ -159,5 +161,12 @@ def command_table(sentences: Sequence[Sentence]) -> pd.DataFrame:
 
 if __name__ == "__main__":
     raise SystemExit(
-        run_stage(__spec__.name, "corpus", make_corpus, inputs={}, outputs={"out_dir": Path("build/corpus")})
+        run_stage(
+            __spec__.name,
+            "corpus",
+            make_corpus,
+            inputs={},
+            outputs={"out_dir": Path("build/corpus")},
+            borrowed={"normaliser": "prepare.normaliser"},
+        )
     )

@@ -8,6 +8,7 @@ with the training data could not be compared from run to run. The order is test,
 """
 
 import json
+import re
 import unicodedata
 from collections.abc import Iterable, Sequence
 from typing import Any
@@ -17,18 +18,26 @@ import pandas as pd
 from tasks.data.checks import OPTIONAL, REQUIRED, UNSEEN_VOICES
 from tasks.data.manifest import OUT_OF_DOMAIN
 from tasks.data.measure import Measured
-from tasks.data.text import normalise, unspaced
+from tasks.data.normalisers import normalise
+from tasks.data.text import NORMALISER_ID, unspaced
 
+_COMPATIBILITY = re.compile("[\uf900-\ufaff]")
 _RANK = {"train": 0, "validation": 1, "test_sentences": 2, "test_voices": 2, OUT_OF_DOMAIN: 2}
 
 
-def enrich(manifest: pd.DataFrame, measured: Sequence[Measured], texts_by_id: dict[str, str]) -> pd.DataFrame:
+def enrich(
+    manifest: pd.DataFrame,
+    measured: Sequence[Measured],
+    texts_by_id: dict[str, str],
+    normaliser: str = NORMALISER_ID,
+) -> pd.DataFrame:
     """The manifest with optional columns filled in and one column per question that a rule asks.
 
     Args:
         manifest: all REQUIRED columns, `n` rows.
         measured: `n` measurements, in the same order.
         texts_by_id: sentence id to text, for the parts of joined utterances; may be empty.
+        normaliser: id of the chain that transcripts pass before they are looked at.
 
     Returns:
         A frame of `n` rows with a fresh index; the manifest's own columns are unchanged.
@@ -52,7 +61,7 @@ def enrich(manifest: pd.DataFrame, measured: Sequence[Measured], texts_by_id: di
     frame["duration_error_s"] = frame["duration_s"] - frame["measured_duration_s"]
     transcripts = frame["transcript"].map(lambda value: value if isinstance(value, str) else "")
     frame["transcript_is_nfc"] = transcripts.map(is_nfc)
-    frame["text"] = _text(map(normalise, transcripts))
+    frame["text"] = _text(normalise(transcript, normaliser) for transcript in transcripts)
     frame["characters"] = frame["text"].map(lambda text: len(unspaced(text)))
     frame["characters_per_s"] = frame["characters"] / frame["measured_duration_s"]
     frame["tool_call_is_json"] = frame["tool_call"].map(is_tool_call)
@@ -60,14 +69,16 @@ def enrich(manifest: pd.DataFrame, measured: Sequence[Measured], texts_by_id: di
     frame["same_id_as"] = _first_with_same(frame, ["utterance_id"], keep_first, show="path")
     frame["same_audio_as"] = _first_with_same(frame, ["audio_hash"], keep_first)
     frame["repeats"] = _first_with_same(frame, ["split", "speaker", "text"], keep_first)
-    frame["leaks_sentence_of"] = leaked_sentences(frame, texts_by_id)
+    frame["leaks_sentence_of"] = leaked_sentences(
+        frame, {name: normalise(text, normaliser) for name, text in texts_by_id.items()}
+    )
     frame["leaks_speaker_of"] = leaked_speakers(frame)
     return frame
 
 
 def is_nfc(text: str) -> bool:
-    """Whether the text is composed Unicode already."""
-    return unicodedata.is_normalized("NFC", text)
+    """Whether the text is composed Unicode already, compatibility Hanja (kept for their reading) aside."""
+    return unicodedata.is_normalized("NFC", _COMPATIBILITY.sub("", text))
 
 
 def is_tool_call(text: object) -> bool:
@@ -89,11 +100,11 @@ def leaked_sentences(frame: pd.DataFrame, texts_by_id: dict[str, str]) -> pd.Ser
     """For every row, the row of a later split whose sentence it holds ("test_voices u0042"), or None.
 
     A sentence is known by its id and by its normalised text without spaces. The parts of a joined utterance
-    are known by their ids, and through `texts_by_id` and the single utterances of the manifest by their
-    texts.
+    are known by their ids, and through `texts_by_id` (normalised as the rows are) and the single utterances
+    of the manifest by their texts.
     """
     keys: list[set[str]] = []
-    text_of = {name: f"text {unspaced(normalise(text))}" for name, text in texts_by_id.items()}
+    text_of = {name: f"text {unspaced(text)}" for name, text in texts_by_id.items()}
     single = frame[frame["joined"] == 1]
     text_of.update(
         (name, f"text {unspaced(text)}")

@@ -10,13 +10,14 @@ import math
 import struct
 from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import BinaryIO, NamedTuple
 
 import numpy as np
 import soundfile
 
-from tasks.data.audio import clipped_share, silent_share
+from tasks.data.audio import SILENCE_FRAME_S, clipped_share, silent_share
 
+_BLOCK_FRAMES = 1500  # 20 ms frames read at once: half a minute
 _SIZE_UNKNOWN = 0xFFFFFFFF  # written by programs that stream a WAV file and never learn its length
 
 
@@ -41,37 +42,29 @@ class Measured(NamedTuple):
 
 
 def measure(path: Path) -> Measured:
-    """Reads the file once and measures it; a bad file is a result, not an error."""
+    """Reads the file once, block by block, and measures it; a bad file is a result, not an error."""
     try:
-        data = path.read_bytes()
+        if not path.stat().st_size:
+            return Measured("empty", "the file has no bytes")
+        with path.open("rb") as stream:
+            digest = hashlib.file_digest(stream, "sha256").hexdigest()
+            promised_bytes, held_bytes = wav_data_bytes(stream)
+            stream.seek(0)
+            first = stream.read(4)
     except FileNotFoundError:
         return Measured("missing", "there is no such file")
     except OSError as error:
         return Measured("unreadable", error.strerror or str(error))
-    if not data:
-        return Measured("empty", "the file has no bytes")
-    digest = hashlib.sha256(data).hexdigest()
-    promised_bytes, held_bytes = wav_data_bytes(data)
     if held_bytes < promised_bytes:
         return Measured("truncated", f"{held_bytes} of {promised_bytes} bytes of samples", digest)
     try:
-        with soundfile.SoundFile(io.BytesIO(data)) as stream:
-            promised, rate_hz = stream.frames, stream.samplerate
-            samples = stream.read(dtype="float32", always_2d=True)  # (samples, channels)
+        with soundfile.SoundFile(path) as audio:
+            return _measure_samples(audio, digest)
     except (soundfile.LibsndfileError, ValueError, OverflowError, MemoryError) as error:
         # A FLAC decoder that loses its place has read a good header before it: the file was cut off.
-        state = (
-            "truncated" if data[:4] == b"fLaC" and len(data) > 42 and "sync" in str(error) else "unreadable"
-        )
+        is_cut = first == b"fLaC" and path.stat().st_size > 42 and "sync" in str(error)
         reason = str(error).rpartition("Error : ")[2].rpartition(">: ")[2]
-        return Measured(state, " ".join(reason.split()), digest)
-    if len(samples) < promised:
-        return Measured("truncated", f"{len(samples)} of {promised} samples", digest)
-    if not len(samples):
-        return Measured("empty", "the file has no samples", digest)
-    if not np.isfinite(samples).all():
-        return Measured("unreadable", "it holds NaN or infinite samples", digest)
-    return Measured("ok", "", digest, *_measure_samples(samples, rate_hz))
+        return Measured("truncated" if is_cut else "unreadable", " ".join(reason.split()), digest)
 
 
 def measure_all(folder: Path, paths: Iterable[str]) -> Iterator[Measured]:
@@ -95,34 +88,55 @@ def is_inside(path: object) -> bool:
     )
 
 
-def wav_data_bytes(data: bytes) -> tuple[int, int]:
+def wav_data_bytes(stream: BinaryIO) -> tuple[int, int]:
     """Bytes of samples that a WAV header promises, and bytes that the file holds; (0, 0) for other formats.
 
     libsndfile corrects a length that is too large silently, so that a cut-off WAV file would pass for a short
     one.
     """
-    if len(data) < 12 or data[:4] != b"RIFF" or data[8:12] != b"WAVE":
+    length = stream.seek(0, io.SEEK_END)
+    stream.seek(0)
+    start = stream.read(12)
+    if len(start) < 12 or start[:4] != b"RIFF" or start[8:12] != b"WAVE":
         return 0, 0
     at = 12
-    while at + 8 <= len(data):
-        name, size = data[at : at + 4], struct.unpack_from("<I", data, at + 4)[0]
+    while at + 8 <= length:
+        stream.seek(at)
+        name, size = struct.unpack("<4sI", stream.read(8))
         at += 8
         if name == b"data":
-            return (0, 0) if size == _SIZE_UNKNOWN else (size, len(data) - at)
+            return (0, 0) if size == _SIZE_UNKNOWN else (size, length - at)
         at += size + size % 2  # chunks are padded to even lengths
     return 0, 0
 
 
-def _measure_samples(samples: np.ndarray[Any, np.dtype[np.float32]], rate_hz: int) -> tuple[Any, ...]:
-    """The fields from `audio_hash` on, for samples of shape (samples, channels)."""
-    mono = samples[:, 0] if samples.shape[1] == 1 else samples.mean(axis=1)
-    power = float(np.dot(mono, mono)) / len(mono)
-    return (
-        hashlib.blake2b(samples.tobytes(), digest_size=16).hexdigest(),
-        len(samples) / rate_hz,
-        float(rate_hz),
-        float(samples.shape[1]),
-        silent_share(mono, rate_hz),
-        clipped_share(samples.reshape(-1)),
-        10.0 * math.log10(max(power, 1e-12)),
+def _measure_samples(audio: soundfile.SoundFile, digest: str) -> Measured:
+    """Everything that needs samples, of a file of any length, in blocks of whole 20 ms frames."""
+    rate_hz, promised, held = audio.samplerate, audio.frames, 0
+    samples_hash = hashlib.blake2b(digest_size=16)
+    power = silent = clipped = 0.0
+    frame = max(1, int(SILENCE_FRAME_S * rate_hz))
+    while len(block := audio.read(frame * _BLOCK_FRAMES, dtype="float32", always_2d=True)):
+        if not np.isfinite(block).all():
+            return Measured("unreadable", "it holds NaN or infinite samples", digest)
+        mono = block[:, 0] if block.shape[1] == 1 else block.mean(axis=1)
+        held += len(block)
+        samples_hash.update(block.tobytes())
+        power += float(np.dot(mono, mono))
+        silent += silent_share(mono, rate_hz) * -(-len(mono) // frame)
+        clipped += clipped_share(block.reshape(-1)) * len(block)
+    if held < promised:
+        return Measured("truncated", f"{held} of {promised} samples", digest)
+    if not held:
+        return Measured("empty", "the file has no samples", digest)
+    return Measured(
+        state="ok",
+        file_sha256=digest,
+        audio_hash=samples_hash.hexdigest(),
+        measured_duration_s=held / rate_hz,
+        measured_rate_hz=float(rate_hz),
+        channels=float(audio.channels),
+        silent_share=silent / -(-held // frame),
+        clipped_share=clipped / held,
+        level_dbfs=10.0 * math.log10(max(power / held, 1e-12)),
     )

@@ -11,6 +11,7 @@ import re
 
 SINO_DIGITS = "영일이삼사오육칠팔구"
 _SINO_PLACES = (("천", 1000), ("백", 100), ("십", 10))
+_GROUPS = (("조", 10**12), ("억", 10**8), ("만", 10**4), ("", 1))
 
 NATIVE_ONES = ("", "한", "두", "세", "네", "다섯", "여섯", "일곱", "여덟", "아홉")
 NATIVE_TENS = ("", "열", "스물", "서른", "마흔", "쉰", "예순", "일흔", "여든", "아흔")
@@ -46,6 +47,29 @@ def sino(value: int) -> str:
         if digit:
             said += (SINO_DIGITS[digit] if digit > 1 else "") + name
     return said + (SINO_DIGITS[value] if value else "")
+
+
+def sino_grouped(value: int) -> str:
+    """Say any `value` below 10,000 조 in the Sino-Korean series, grouped by 만, 억 and 조.
+
+    12345678 is 천이백삼십사만 오천육백칠십팔. A leading 일 is not said before 만 (10000 is 만), but is before
+    억 and 조. Raises ValueError outside.
+    """
+    if not 0 <= value < 10**16:
+        raise ValueError(f"{value} is not between 0 and 9999조 9999억 9999만 9999")
+    if value < 10**4:
+        return sino(value)
+    said: list[str] = []
+    for name, place in _GROUPS:
+        group, value = divmod(value, place)
+        if group:
+            said.append(name if name == "만" and group == 1 and not said else sino(group) + name)
+    return " ".join(said)
+
+
+def digit_by_digit(digits: str) -> str:
+    """Say every digit by itself, 0 as 공: phone numbers, codes."""
+    return "".join("공" if digit == "0" else SINO_DIGITS[int(digit)] for digit in digits)
 
 
 def native(value: int) -> str:

@@ -19,6 +19,7 @@ import pandas as pd
 
 from tasks.artifacts import new_folder, write_json, write_parquet, write_text
 from tasks.data.audio import read_audio, to_int16
+from tasks.data.chains import steps_of
 from tasks.data.manifest import (
     COMMAND_COLUMNS,
     COMMAND_SPLITS,
@@ -28,7 +29,8 @@ from tasks.data.manifest import (
     require_columns,
     require_splits,
 )
-from tasks.data.text import inverse_normalise, normalise
+from tasks.data.normalisers import normalise
+from tasks.data.text import inverse_normalise
 from tasks.errors import DataError
 from tasks.progress import track
 from tasks.settings import Prepare
@@ -45,7 +47,8 @@ def prepare(params: Prepare, *, corpus: Path, validated: Path, asr_dir: Path, ll
         DataError: a split has no good row, an audio file cannot be read, a transcript is empty.
         CapacityError: the disk is full or the folder read-only; earlier results stay as they were.
     """
-    log.info("normalisers %s and %s", params.normaliser, params.inverse_normaliser)
+    steps = " ".join(steps_of(params.normaliser))
+    log.info("normalisers %s (%s) and %s", params.normaliser, steps, params.inverse_normaliser)
     manifest = read_manifest(validated / "manifest.parquet")
     require_splits(manifest["split"], validated / "manifest.parquet")
     commands = read_table(corpus / "commands.parquet")
@@ -59,7 +62,7 @@ def prepare(params: Prepare, *, corpus: Path, validated: Path, asr_dir: Path, ll
 
 
 def _prepare_asr(manifest: pd.DataFrame, corpus: Path, folder: Path, normaliser: str) -> None:
-    texts = [normalise(transcript) for transcript in manifest["transcript"]]
+    texts = [normalise(transcript, normaliser) for transcript in manifest["transcript"]]
     if "" in texts:
         raise DataError(
             f"utterance {manifest['utterance_id'].iloc[texts.index('')]} has no text after normalisation",

@@ -19,6 +19,7 @@ import numpy as np
 import pandas as pd
 
 from tasks.artifacts import new_folder, write_json, write_parquet, write_text
+from tasks.data.chains import steps_of
 from tasks.data.checks import OPTIONAL, REQUIRED, row_rules
 from tasks.data.enrich import enrich
 from tasks.data.expectations import Outcome, run_expectations, schema_rules, version
@@ -26,6 +27,7 @@ from tasks.data.manifest import KNOWN_SPLITS, SPLITS, read_table, write_manifest
 from tasks.data.measure import measure_all
 from tasks.data.page import without_nan
 from tasks.data.quarantine import describe, quarantined, reasons_by_row
+from tasks.data.text import NORMALISER_ID
 from tasks.data.validation_report import render
 from tasks.errors import DataError
 from tasks.progress import track
@@ -38,7 +40,7 @@ BINS = {"measured_duration_s": 24, "characters_per_s": 24, "snr_db": 16, "silent
 log = logging.getLogger("malgil.validate")
 
 
-def validate(params: Validate, *, corpus: Path, out: Path) -> dict[str, Any]:
+def validate(params: Validate, *, corpus: Path, out: Path, normaliser: str = NORMALISER_ID) -> dict[str, Any]:
     """Validates a corpus and quarantines its bad rows.
 
     Args:
@@ -46,6 +48,7 @@ def validate(params: Validate, *, corpus: Path, out: Path) -> dict[str, Any]:
         corpus: folder of manifest.parquet and the audio files its paths are relative to; sentences of
             commands.parquet are used where there is one.
         out: folder that becomes {manifest.parquet, quarantine.parquet, result.json, report.html}.
+        normaliser: id of the chain of text normalisers that training will use.
 
     Returns:
         The content of result.json.
@@ -68,7 +71,7 @@ def validate(params: Validate, *, corpus: Path, out: Path) -> dict[str, Any]:
         )
 
     measured = list(track(measure_all(corpus, manifest["path"]), "measure audio", len(manifest), "files"))
-    frame = enrich(_text_as_objects(manifest), measured, _sentences(corpus))
+    frame = enrich(_text_as_objects(manifest), measured, _sentences(corpus), normaliser)
     outcomes = run_expectations(frame, row_rules(params))
     reasons = reasons_by_row(outcomes, len(frame))
     bad = np.array([bool(own) for own in reasons], dtype=bool)
@@ -76,6 +79,7 @@ def validate(params: Validate, *, corpus: Path, out: Path) -> dict[str, Any]:
     quarantine = quarantined(frame, outcomes, reasons, list(manifest.columns))
     result["problems"] = find_problems(params, result, quarantine)
     result["ok"] = not result["problems"]
+    result |= {"normaliser": normaliser, "normaliser_steps": list(steps_of(normaliser))}
     good = frame.loc[~bad, [*manifest.columns, *(name for name in OPTIONAL if name not in manifest)]]
     _write(out, result, quarantine, good if result["ok"] else None)
     log.info("%d of %d rows are good; report: %s", result["good"], result["rows"], out / "report.html")
@@ -266,5 +270,6 @@ if __name__ == "__main__":
             validate,
             inputs={"corpus": Path("build/corpus")},
             outputs={"out": Path("build/validated")},
+            borrowed={"normaliser": "prepare.normaliser"},
         )
     )

@@ -50,7 +50,20 @@ def test_every_setting_says_what_it_is_and_in_which_unit(name: str) -> None:
 @pytest.mark.parametrize("stage", [name for name in dvc_stages() if name != "settings"])
 def test_a_stage_lists_exactly_the_keys_of_its_section(stage: str) -> None:
     expected = {f"{stage}.{field}" for field in SECTIONS[stage].model_fields} if stage in SECTIONS else set()
+    expected |= borrowed(dvc_stages()[stage])
     assert keys_of(dvc_stages()[stage]) == expected
+
+
+def borrowed(stage: dict[str, Any]) -> set[str]:
+    """Settings of other sections that the stage's run_stage call names."""
+    path = ROOT.joinpath(*stage["cmd"].split()[2].split(".")).with_suffix(".py")
+    calls = [
+        node
+        for node in ast.walk(ast.parse(path.read_text("utf-8")))
+        if isinstance(node, ast.Call) and ast.unparse(node.func) == "run_stage"
+    ]
+    lent = [k.value for call in calls for k in call.keywords if k.arg == "borrowed"]
+    return {value for found in lent for value in ast.literal_eval(found).values()}
 
 
 def test_every_section_belongs_to_a_stage_or_to_the_release() -> None:

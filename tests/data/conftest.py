@@ -14,6 +14,8 @@ def corpus_params() -> Corpus:
     return Corpus(
         source="builtin",
         manifest="",
+        folder="",
+        hub="",
         seed=3,
         train_sentences=40,
         validation_sentences=8,

@@ -43,7 +43,7 @@ def ingest(frame: pd.DataFrame, params: Corpus, tmp_path: Path) -> Path:
 def test_four_columns_are_enough(recordings: pd.DataFrame, corpus_params: Corpus, tmp_path: Path) -> None:
     folder = ingest(recordings, corpus_params, tmp_path)
     manifest = read_manifest(folder / "manifest.parquet")
-    assert list(manifest.columns) == list(COLUMNS)
+    assert list(manifest.columns) == [*COLUMNS, "origin_rate_hz"]
     assert manifest["duration_s"].iloc[3] == pytest.approx(16_003 / 16_000)
     assert set(manifest["sample_rate_hz"]) == {16_000}
     assert all((folder / path).is_file() for path in manifest["path"])
@@ -92,8 +92,8 @@ def test_bad_audio_keeps_its_row_for_the_validation(
 def test_all_missing_columns_are_named_at_once(
     recordings: pd.DataFrame, corpus_params: Corpus, tmp_path: Path
 ) -> None:
-    with pytest.raises(DataError, match="no column transcript, split"):
-        ingest(recordings.drop(columns=["transcript", "split"]), corpus_params, tmp_path)
+    with pytest.raises(DataError, match="no column path, transcript"):
+        ingest(recordings.drop(columns=["transcript", "path"]), corpus_params, tmp_path)
 
 
 def test_an_out_of_domain_split_may_be_there_and_is_no_test_of_the_language_model(
@@ -120,8 +120,8 @@ def test_empty_splits_are_all_named(recordings: pd.DataFrame, corpus_params: Cor
 
 
 def test_unknown_splits_are_named(recordings: pd.DataFrame, corpus_params: Corpus, tmp_path: Path) -> None:
-    with pytest.raises(DataError, match="'test'"):
-        ingest(recordings.assign(split="test"), corpus_params, tmp_path)
+    with pytest.raises(DataError, match="holds 'holdout', 'probe'"):
+        ingest(recordings.assign(split=["train", "probe", "holdout", "test"]), corpus_params, tmp_path)
 
 
 def test_a_tool_call_that_is_not_json_is_refused(
@@ -151,4 +151,4 @@ def test_the_built_in_corpus_passes_through_as_a_manifest(
     before, after = (
         read_manifest(folder / "manifest.parquet") for folder in (tiny_corpus, tmp_path / "corpus")
     )
-    pd.testing.assert_frame_equal(before.drop(columns="path"), after.drop(columns="path"))
+    pd.testing.assert_frame_equal(before.drop(columns="path"), after.drop(columns=["path", "origin_rate_hz"]))

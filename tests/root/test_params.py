@@ -68,7 +68,7 @@ def test_a_mistyped_key_is_answered_with_the_nearest_one(raw):
     [
         ("corpus.seed", True),
         ("corpus.seed", 1.5),
-        ("corpus.source", "hub"),
+        ("corpus.source", "cloud"),
         ("publish.private", "yes"),
         ("corpus.snr_db", []),
         ("corpus.snr_db", [10, "loud"]),

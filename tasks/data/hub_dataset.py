@@ -1,0 +1,113 @@
+"""A Hub data set with an audio column, as rows of a manifest. No command: `corpus.source: hub`.
+
+The layout is that of kresnik/zeroth_korean: Parquet shards with `audio` ({bytes, path}), `text` and
+`speaker_id`, one set of shards per split. A Hub id is downloaded once into the Hub's own cache (resumable)
+and read from there through `datasets`; a local folder of that layout is read in place. Audio is taken
+undecoded: libsndfile reads it like any other file.
+"""
+
+from __future__ import annotations
+
+import logging
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from tasks.data.tables import ALIASES, with_manifest_names
+from tasks.errors import DataError, explain_os_error
+from tasks.progress import track
+
+log = logging.getLogger("malgil.corpus")
+
+
+def rows_of_hub(name: str, into: Path) -> tuple[pd.DataFrame, str]:
+    """Write every recording to the folder `into`, undecoded, and return its rows and what was read.
+
+    Args:
+        name: a local folder, a Hub id, or `id@revision`.
+
+    Returns:
+        The rows, with the path relative to `into`, and "id at commit" or the folder's name.
+
+    Raises:
+        DataError: the data set is not there, cannot be read, or has no column of audio or of text.
+    """
+    folder, said = (Path(name), Path(name).name) if Path(name).is_dir() else _download(name)
+    rows: list[dict[str, Any]] = []
+    for split, row in track(_rows(folder, name), "read data set", unit="recordings"):
+        audio = row.pop("audio") or {}
+        stem = f"{len(rows):06d}"
+        row["path"] = stem + Path(audio.get("path") or "").suffix.lower()
+        if audio.get("bytes") is not None:
+            (into / row["path"]).write_bytes(audio["bytes"])
+        elif audio.get("path") and Path(audio["path"]).is_file():
+            shutil.copyfile(audio["path"], into / row["path"])
+        rows.append({**row, "split": split})
+    frame = with_manifest_names(pd.DataFrame(rows))
+    if "utterance_id" in frame:  # ids of data sets count per speaker or per split, or are numbers
+        frame = frame.drop(columns="utterance_id")
+    return frame, said
+
+
+def _download(name: str) -> tuple[Path, str]:
+    """The snapshot of a Hub data set in the Hub's cache, and "id at commit"."""
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import HfHubHTTPError, HFValidationError
+
+    repository, _, revision = name.partition("@")
+    try:
+        folder = Path(snapshot_download(repository, repo_type="dataset", revision=revision or None))
+    except (HfHubHTTPError, HFValidationError, OSError, ValueError) as error:
+        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+        raise DataError(
+            f"corpus.hub {name!r} is no local folder and cannot be downloaded ({reason})",
+            "names a folder here, or a data set of the Hub that this machine reaches and may read",
+            "correct the name; for a private one set HF_TOKEN; offline, name a folder that holds a copy",
+        ) from error
+    return folder, f"{repository} at {folder.name}"
+
+
+def _rows(folder: Path, name: str) -> Iterator[tuple[str, dict[str, Any]]]:
+    """(split, row) of every row, audio undecoded."""
+    import datasets
+
+    datasets.disable_progress_bars()
+    try:
+        splits = datasets.load_dataset(str(folder), streaming=True)
+        for split, rows in splits.items():
+            _require_columns(rows.column_names or list(rows.features or ()), name)
+            for row in rows.cast_column("audio", datasets.Audio(decode=False)):
+                yield str(split), dict(row)
+    except OSError as error:
+        if error.errno is not None:
+            raise explain_os_error(error, folder) from error
+        raise _unreadable(name, error) from error
+    except (
+        ValueError,
+        datasets.exceptions.DatasetsError,
+        datasets.exceptions.DatasetGenerationError,
+    ) as error:
+        raise _unreadable(name, error) from error
+
+
+def _require_columns(columns: list[str], name: str) -> None:
+    missing = ["audio"] if "audio" not in columns else []
+    if not set(ALIASES["transcript"]) & set(columns):
+        missing.append("text")
+    if missing:
+        raise DataError(
+            f"data set {name} has no column {', '.join(missing)}",
+            f"it needs audio ({{bytes, path}}) and text; found {', '.join(columns) or 'none'}",
+            "name a speech data set, or write a manifest of it (corpus.source: manifest)",
+        )
+
+
+def _unreadable(name: str, error: Exception) -> DataError:
+    return DataError(
+        f"data set {name} cannot be read ({(str(error).strip().splitlines() or ['no reason given'])[0]})",
+        "must be whole Parquet shards, as data/train-00000-of-00001.parquet",
+        "download or write it again",
+    )

@@ -1,0 +1,296 @@
+"""Tables, folders and Hub data sets of recordings, made small in the layouts that users have."""
+
+import io
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+import soundfile
+
+from tasks.data.corpus import make_corpus
+from tasks.data.manifest import read_manifest
+from tasks.errors import ArtifactError, DataError
+from tasks.settings import Corpus
+from tests.hub_server import Hub, Repo, start
+
+NEEDED = {"train", "validation", "test_sentences", "test_voices"}
+Make = Callable[..., Path]
+
+
+@pytest.fixture
+def make(corpus_params: Corpus, tmp_path: Path) -> Make:
+    def corpus(source: str, where: Path | str, normaliser: str = "ko-1") -> Path:
+        params = corpus_params.model_copy(update={"source": source, source: str(where)})
+        make_corpus(params, out_dir=tmp_path / "corpus", normaliser=normaliser)
+        return tmp_path / "corpus"
+
+    return corpus
+
+
+def sound(number: int, rate_hz: int = 44_100) -> bytes:
+    stream = io.BytesIO()
+    wave = 0.1 * np.random.default_rng(number).standard_normal(rate_hz // 4)
+    soundfile.write(stream, wave, rate_hz, format="WAV", subtype="PCM_16")
+    return stream.getvalue()
+
+
+def rows_of(count: int, speakers: int = 6) -> pd.DataFrame:
+    """Every sentence is its own."""
+    return pd.DataFrame(
+        {
+            "file_name": [f"{n}.wav" for n in range(count)],
+            "sentence": [
+                f"문장 {'가나다라마바사아자차'[n // 10]}{'거너더러머버서어저처'[n % 10]}"
+                for n in range(count)
+            ],
+            "client_id": [f"s{n % speakers}" for n in range(count)],
+        }
+    )
+
+
+@pytest.fixture
+def recordings(tmp_path: Path) -> Path:
+    folder = tmp_path / "mine"
+    folder.mkdir()
+    for n in range(60):
+        (folder / f"{n}.wav").write_bytes(sound(n))
+    return folder
+
+
+WRITERS: dict[str, Callable[[pd.DataFrame, Path], None]] = {
+    "a.csv": lambda frame, path: frame.to_csv(path, index=False),
+    "bom.csv": lambda frame, path: frame.to_csv(path, index=False, encoding="utf-8-sig", sep=";"),
+    "a.tsv": lambda frame, path: frame.to_csv(path, index=False, sep="\t"),
+    "a.jsonl": lambda frame, path: frame.to_json(path, orient="records", lines=True, force_ascii=False),
+    "a.parquet": lambda frame, path: frame.to_parquet(path),
+}
+
+
+@pytest.mark.parametrize("name", WRITERS)
+def test_a_table_of_any_kind_is_the_same_corpus(recordings: Path, make: Make, name: str) -> None:
+    WRITERS[name](rows_of(60), recordings / name)
+    folder = make("manifest", recordings / name)
+    manifest = read_manifest(folder / "manifest.parquet")
+    assert set(manifest["split"]) == NEEDED
+    assert set(manifest["sample_rate_hz"]) == {16_000}
+    assert set(manifest["origin_rate_hz"]) == {44_100}
+    assert set(manifest["transcript"]) <= set(rows_of(60)["sentence"])
+    unseen = manifest["split"] == "test_voices"
+    assert not set(manifest[unseen]["speaker"]) & set(manifest[~unseen]["speaker"])
+    known = manifest["split"] == "test_sentences"
+    assert set(manifest[known]["speaker"]) <= set(manifest[manifest["split"] == "train"]["speaker"])
+    card = (folder / "card.md").read_text()
+    assert "test_voices was cut from train by speaker" in card
+    assert "60 files were converted" in card
+
+
+BROKEN = [
+    ("a.csv", "파일,text\n".encode("cp949"), r"not UTF-8 \(line 1\).*CP949"),
+    ("a.csv", "path,text\n".encode("utf-16"), "is UTF-16"),
+    ("a.csv", b"path,text\na.wav,x\nb.wav,x,y\n", "line 3 of .*3 fields.*2 as the header"),
+    ("a.csv", b"audio_file,words\na.wav,x\n", "no column path, transcript"),
+    ("a.csv", b"path,text\n", "has no rows"),
+    ("a.jsonl", b'{"path": "a.wav", "text": "x"}\n\n{"path": \n', "line 3 of .*one JSON object a line"),
+    ("a.jsonl", b"[1]\n", "line 1 of "),
+    ("a.xlsx", b"PK", r"ends in \.xlsx.*\.parquet, \.csv"),
+]
+
+
+@pytest.mark.parametrize(("name", "data", "says"), BROKEN)
+def test_a_broken_table_is_refused_with_its_line(
+    tmp_path: Path, make: Make, name: str, data: bytes, says: str
+) -> None:
+    (tmp_path / name).write_bytes(data)
+    with pytest.raises(DataError, match=says):
+        make("manifest", tmp_path / name)
+    assert not (tmp_path / "corpus").exists()
+
+
+def test_the_cut_is_the_same_again_and_in_any_order(recordings: Path, make: Make) -> None:
+    frames = []
+    for frame in (rows_of(60), rows_of(60).sample(frac=1.0, random_state=3)):
+        frame.to_csv(recordings / "a.csv", index=False)
+        made = read_manifest(make("manifest", recordings / "a.csv") / "manifest.parquet")
+        frames.append(made.set_index("transcript")["split"].sort_index())
+    pd.testing.assert_series_equal(*frames)
+
+
+def test_sentences_that_everybody_says_are_on_one_side_of_a_cut(recordings: Path, make: Make) -> None:
+    frame = rows_of(60, speakers=5)
+    frame["sentence"] = [f"명령 {'가나다라마바사아자차카타'[n // 5]}{'!' * (n % 2)}" for n in range(60)]
+    frame.to_csv(recordings / "a.csv", index=False)
+    folder = make("manifest", recordings / "a.csv")
+    manifest = read_manifest(folder / "manifest.parquet")
+    side = manifest["split"].replace("test_voices", "test_sentences")  # both may hold the same sentence
+    assert side.groupby(manifest["sentence_ids"]).nunique().max() == 1
+    assert "rows were left out" in (folder / "card.md").read_text()
+
+
+def test_without_speakers_the_card_says_that_unseen_voices_are_not_unseen(
+    recordings: Path, make: Make
+) -> None:
+    rows_of(60).drop(columns="client_id").to_csv(recordings / "a.csv", index=False)
+    folder = make("manifest", recordings / "a.csv")
+    manifest = read_manifest(folder / "manifest.parquet")
+    assert set(manifest["split"]) == NEEDED
+    assert manifest["sentence_ids"].is_unique
+    assert "says nothing about unseen voices" in " ".join((folder / "card.md").read_text().split())
+
+
+def test_the_chain_decides_which_sentences_are_the_same(recordings: Path, make: Make) -> None:
+    frame = rows_of(60)
+    frame.loc[[0, 1], "sentence"] = ["TV를 3시에 켜 줘", "티비를 세 시에 켜줘"]
+    frame["split"] = "train"
+    frame.loc[[2, 3, 4], "split"] = ["dev", "test_sentences", "test_voices"]
+    frame.to_csv(recordings / "a.csv", index=False)
+    for chain, same in (("ko-1", False), ("ko-2", True)):
+        ids = read_manifest(make("manifest", recordings / "a.csv", chain) / "manifest.parquet")[
+            "sentence_ids"
+        ]
+        assert (ids[0] == ids[1]) is same
+
+
+def test_a_folder_with_a_transcript_beside_each_recording(recordings: Path, make: Make) -> None:
+    for n, text in enumerate(rows_of(60)["sentence"]):
+        place = recordings / f"speaker{n % 6}"
+        place.mkdir(exist_ok=True)
+        (recordings / f"{n}.wav").rename(place / f"{n}.wav")
+        (place / f"{n}.txt").write_text(text + "\n", encoding="utf-8-sig")
+    (place / f"{n}.txt").unlink()
+    manifest = read_manifest(make("folder", recordings) / "manifest.parquet")
+    assert set(manifest["speaker"]) == {f"speaker{n}" for n in range(6)}
+    assert (manifest["transcript"] == "").sum() == 1  # kept for the validation stage
+    assert set(manifest["split"]) == NEEDED
+
+
+def test_a_folder_as_librispeech_with_its_splits(recordings: Path, make: Make) -> None:
+    for split, speakers in (("train-clean", range(5)), ("test", (5,))):
+        for speaker in speakers:
+            place = recordings / split / f"{speaker}" / "001"
+            place.mkdir(parents=True)
+            lines = []
+            for n in range(speaker, 60, 6):
+                (recordings / f"{n}.wav").rename(place / f"{speaker}_001_{n:04d}.wav")
+                lines.append(f"{speaker}_001_{n:04d} {rows_of(60)['sentence'][n]}")
+            (place / f"{speaker}_001.trans.txt").write_text("\n".join(lines) + "\n")
+    manifest = read_manifest(make("folder", recordings) / "manifest.parquet")
+    assert set(manifest[manifest["split"] == "test_voices"]["speaker"]) == {"5"}
+    assert set(manifest["split"]) == NEEDED
+    assert not set(manifest[manifest["split"] == "validation"]["speaker"]) & set(
+        manifest[manifest["split"] == "train"]["speaker"]
+    )
+
+
+def test_a_folder_with_metadata_and_one_that_has_nothing(
+    recordings: Path, make: Make, tmp_path: Path
+) -> None:
+    with pytest.raises(DataError, match="60 recordings and no transcript"):
+        make("folder", recordings)
+    rows_of(60).to_json(recordings / "metadata.jsonl", orient="records", lines=True)
+    assert set(read_manifest(make("folder", recordings) / "manifest.parquet")["split"]) == NEEDED
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(DataError, match="holds no recordings"):
+        make("folder", tmp_path / "empty")
+    with pytest.raises(ArtifactError, match="nowhere"):
+        make("folder", tmp_path / "nowhere")
+
+
+def zeroth(folder: Path, *, audio: bool = True) -> Path:
+    """A data set as kresnik/zeroth_korean: shards of train and test, audio embedded."""
+    (folder / "data").mkdir(parents=True)
+    frame = rows_of(60)
+    for split, rows in (
+        ("train", frame[frame["client_id"] != "s5"]),
+        ("test", frame[frame["client_id"] == "s5"]),
+    ):
+        half = len(rows) // 2
+        for shard, part in enumerate((rows[:half], rows[half:])):
+            columns = {
+                "id": pa.array([f"{n}" for n in part.index]),
+                "speaker_id": pa.array([int(name[1:]) for name in part["client_id"]], pa.int64()),
+                "path": pa.array([f"/somewhere/{n}.wav" for n in part.index]),
+                "audio": pa.array(
+                    [{"bytes": sound(n, 16_000), "path": f"{n}.wav"} for n in part.index],
+                    pa.struct([("bytes", pa.binary()), ("path", pa.string())]),
+                ),
+                "text": pa.array(part["sentence"].tolist()),
+            }
+            if not audio:
+                del columns["audio"]
+            pq.write_table(pa.table(columns), folder / f"data/{split}-0000{shard}-of-00002.parquet")
+    return folder
+
+
+def test_a_data_set_in_zeroths_layout_from_a_folder(make: Make, tmp_path: Path) -> None:
+    folder = make("hub", zeroth(tmp_path / "zeroth"))
+    manifest = read_manifest(folder / "manifest.parquet")
+    assert len(manifest) == 60
+    assert set(manifest[manifest["split"] == "test_voices"]["speaker"]) == {"5"}
+    assert set(manifest["split"]) == NEEDED
+    assert not (folder / "incoming").exists()
+    number = rows_of(60).index[rows_of(60)["sentence"] == manifest["transcript"][0]][0]
+    assert (folder / manifest["path"][0]).read_bytes() == sound(number, 16_000)
+    assert "validation was cut from train by speaker" in (folder / "card.md").read_text()
+
+
+def test_a_data_set_without_audio_or_text_is_refused(make: Make, tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="no column audio"):
+        make("hub", zeroth(tmp_path / "silent", audio=False))
+
+
+INGEST = """
+import sys
+from pathlib import Path
+from tasks.data.corpus import make_corpus
+from tasks.errors import MalgilError
+from tasks.params import load
+params = load(Path("params.yaml"), sets=["corpus.source=hub", f"corpus.hub={sys.argv[1]}"]).corpus
+try:
+    make_corpus(params, out_dir=Path(sys.argv[2]))
+except MalgilError as error:
+    sys.exit(str(error))
+"""
+
+
+def test_a_data_set_from_the_hub_by_its_id(tmp_path: Path) -> None:
+    """In a process of its own: huggingface_hub reads the address of its server once."""
+    files = {
+        path.relative_to(tmp_path / "zeroth").as_posix(): (path.read_bytes(), True)
+        for path in zeroth(tmp_path / "zeroth").rglob("*.parquet")
+    }
+    hub, repo = Hub(), Repo()
+    repo.branches["main"] = head = repo.commit(files, "")
+    hub.repos["kresnik/zeroth_korean"] = repo
+    server, address = start(hub)
+    environment = {
+        **os.environ,
+        "HF_ENDPOINT": address,
+        "HF_TOKEN": "hf_reader",
+        "HF_HOME": str(tmp_path / "hf"),
+    }
+
+    def ingest(name: str) -> subprocess.CompletedProcess[str]:
+        command = [sys.executable, "-c", INGEST, name, str(tmp_path / "corpus")]
+        return subprocess.run(
+            command, env=environment, check=False, capture_output=True, text=True, timeout=120
+        )
+
+    try:
+        refused = ingest("kresnik/none")
+        done = ingest("kresnik/zeroth_korean")
+    finally:
+        server.should_exit = True
+    assert refused.returncode == 1
+    assert "'kresnik/none' is no local folder and cannot be downloaded" in refused.stderr
+    assert done.returncode == 0, done.stderr
+    assert len(pd.read_parquet(tmp_path / "corpus/manifest.parquet")) == 60
+    assert f"kresnik/zeroth_korean at {head}" in (tmp_path / "corpus/card.md").read_text()
+    assert json.dumps(hub.log).count("resolve/") >= 4
