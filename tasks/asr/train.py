@@ -1,12 +1,11 @@
-"""Fine-tuning of the recogniser: a pre-trained wav2vec2 encoder under a new Korean jamo head, all layers,
-with CTC.
+"""Fine-tuning of the recogniser: a pre-trained wav2vec2 encoder under a Korean head, all layers, with CTC.
 
     python -m tasks.asr.train
 
-Works from any wav2vec2-style encoder (folder or Hub id), as one fine-tunes XLSR. Examples are joined,
-surrounded by silence and mixed with noise on the fly. The checkpoint is the one with the best validation
-CER; the last one lies beside the history. A killed run continues from `build/work/train_asr` to the same
-result.
+Works from any wav2vec2-style encoder (folder or Hub id), as one fine-tunes XLSR; the head writes jamo,
+syllables or the checkpoint's own symbols. Examples are joined, surrounded by silence and mixed with noise
+on the fly. The checkpoint is the one with the best validation CER; the last one lies beside the history. A
+killed run continues from `build/work/train_asr` to the same result.
 """
 
 from __future__ import annotations
@@ -26,17 +25,19 @@ from tasks.asr.checkpoint import (
     Checkpoint,
     Vocabulary,
     describe,
+    keeps_head,
     load_encoder,
+    local_folder,
     normalises,
     save_checkpoint,
     use_threads,
 )
+from tasks.asr.labels import choose_vocabulary, encode_all, warn_of_missing
 from tasks.asr.loop import Outcome, Schedule, train_steps
 from tasks.asr.metrics import cer, wer
 from tasks.asr.model import recognise
 from tasks.asr.prepared import PreparedSpeech, read_prepared
 from tasks.data.espeak import SAMPLE_RATE_HZ
-from tasks.errors import DataError
 from tasks.resume import ResumableState
 from tasks.settings import TrainAsr
 from tasks.stage import run_stage
@@ -58,13 +59,15 @@ def train(
     """
     use_threads()
     data = read_prepared(prepared)
-    vocabulary = Vocabulary.of_jamo()
     rows, store = data.split("train")
     heard, heard_store = data.split("validation")
-    labels = encode_all(rows, vocabulary)
-    encode_all(heard, vocabulary)
+    texts = rows["text"].tolist()
+    vocabulary = choose_vocabulary(params.vocabulary, params.encoder, texts)
+    labels = encode_all(rows["utterance_id"].tolist(), texts, vocabulary)
+    warn_of_missing("validation", heard["text"].tolist(), vocabulary)
     key = _digest(params, data)
     model = load_encoder(params.encoder, vocabulary, params.seed, params.from_scratch)
+    kept = not params.from_scratch and keeps_head(params.encoder, vocabulary)
     model.to("cuda" if torch.cuda.is_available() else "cpu")
     normalise = normalises(params.encoder)
     log.info("%d utterances, %.2f hours, %d parameters", len(rows), _hours(store), model.num_parameters())
@@ -96,12 +99,13 @@ def train(
         lambda current: validation_rates(Checkpoint(current, vocabulary, normalise, {}), heard, heard_store),
         "train asr",
         normalise,
-        params.head_factor,
+        1.0 if kept else params.head_factor,
     )
     about = {
         "kind": "ctc recogniser",
         "sample_rate_hz": SAMPLE_RATE_HZ,
-        "units": "jamo",
+        "units": params.vocabulary,
+        "head": "kept" if kept else "new",
         "do_normalize": normalise,
         "normaliser": data.normaliser,
         "encoder": params.encoder,
@@ -114,25 +118,6 @@ def train(
     _write(out_dir, training_dir, model, vocabulary, outcome, about, result, history, arpa)
     state.clear()
     return result
-
-
-def encode_all(rows: pd.DataFrame, vocabulary: Vocabulary) -> list[list[int]]:
-    """Labels of every transcript. Raises one `DataError` naming the utterances and characters that do not
-    fit.
-    """
-    encoded, problems = [], []
-    for utterance_id, text in zip(rows["utterance_id"], rows["text"], strict=True):
-        try:
-            encoded.append(vocabulary.encode(text))
-        except DataError as error:
-            problems.append(f"{utterance_id}: {error.what}")
-    if problems:
-        raise DataError(
-            f"{len(problems)} transcripts are outside the vocabulary; {'; '.join(problems[:5])}",
-            "only Hangul and spaces can be learned",
-            "spell out digits and Latin letters in the manifest, or remove the rows",
-        )
-    return encoded
 
 
 def ngrams_of(transcripts: pd.Series, vocabulary: Vocabulary) -> str:
@@ -164,13 +149,13 @@ def validation_rates(checkpoint: Checkpoint, rows: pd.DataFrame, store: AudioSto
 
 def _digest(params: TrainAsr, data: PreparedSpeech) -> str:
     """Names the training: its settings, its data and its encoder."""
-    encoder = Path(params.encoder)
+    encoder = local_folder(params.encoder, weights=not params.from_scratch)
     return digest_json(
         {
             "params": params.model_dump(exclude={"checkpoint_every"}),
             "rows": sha256_file(data.folder / "utterances.parquet"),
             "audio": sha256_file(data.folder / "audio.npy"),
-            "encoder": digest_folder(encoder) if encoder.is_dir() else params.encoder,
+            "encoder": digest_folder(encoder),
         }
     )
 

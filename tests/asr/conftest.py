@@ -87,6 +87,7 @@ def settings(encoder: Path) -> TrainAsr:
     return TrainAsr(
         encoder=str(encoder),
         from_scratch=False,
+        vocabulary="jamo",
         seed=3,
         steps=8,
         learning_rate=0.002,

@@ -45,6 +45,7 @@ def finished(
     settings = TrainAsr(
         encoder=str(encoder),
         from_scratch=False,
+        vocabulary="jamo",
         seed=3,
         steps=60,
         learning_rate=0.01,
