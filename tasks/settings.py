@@ -100,6 +100,9 @@ class TrainAsr(Section):
 
     encoder: str = setting("wav2vec2 checkpoint to start from: a folder or a Hub id", "path or id")
     from_scratch: bool = setting("use only the encoder's shape, with fresh weights", "–")
+    vocabulary: Literal["jamo", "syllable", "checkpoint"] = setting(
+        "symbols of the head: jamo, every character of the train transcripts, or the checkpoint's own", "–"
+    )
     seed: int = setting("seed of the head, the order and the augmentation", "–", ge=0)
     steps: int = setting("optimizer steps", "steps", ge=1)
     learning_rate: float = setting("peak learning rate of AdamW", "1/step", gt=0)
@@ -149,6 +152,9 @@ class ExportAsr(Section):
     opset: int = setting("ONNX operator set", "–", ge=14, le=20)
     max_logit_difference: float = setting(
         "fp32 ONNX against torch, largest difference allowed", "logit", gt=0
+    )
+    max_relative_difference_int8: float = setting(
+        "int8 ONNX against torch, mean difference allowed, as a share of the logits' spread", "fraction", gt=0
     )
 
 

@@ -144,7 +144,7 @@ def ctc_loss(model: Any, batch: Batch) -> torch.Tensor:
     token.
     """
     mask = batch.mask.to(model.device)
-    logits = model(batch.inputs.to(model.device), attention_mask=mask if uses_mask(model) else None).logits
+    logits = model(batch.inputs.to(model.device), attention_mask=mask if takes_mask(model) else None).logits
     frames = model._get_feat_extract_output_lengths(mask.sum(-1)).to(torch.long)
     log_probabilities = F.log_softmax(logits.float(), dim=-1).transpose(0, 1)  # (frames, batch, vocabulary)
     return F.ctc_loss(
@@ -157,9 +157,28 @@ def ctc_loss(model: Any, batch: Batch) -> torch.Tensor:
     )
 
 
-def uses_mask(model: Any) -> bool:
-    """Group-norm encoders (wav2vec2-base) were trained without a mask and give other outputs with one."""
+def takes_mask(model: Any) -> bool:
+    """Whether the model was trained with a mask: group-norm feature encoders (wav2vec2-base) were not, and
+    give other outputs with one.
+    """
     return getattr(model.config, "feat_extract_norm", "layer") == "layer"
+
+
+def uses_mask(model: Any) -> bool:
+    """Whether a padded batch with its mask equals its utterances one by one, so that padding is harmless.
+
+    Not with group norm, and not where frames behind the end are looked at again after they were zeroed:
+    data2vec stacks positional convolutions, a conformer has one in every layer, HuBERT may have a batch
+    norm before its own.
+    """
+    config = model.config
+    layers = config.num_conv_pos_embeddings if config.model_type == "data2vec-audio" else 1
+    return (
+        takes_mask(model)
+        and layers == 1
+        and config.model_type != "wav2vec2-conformer"
+        and not getattr(config, "conv_pos_batch_norm", False)
+    )
 
 
 def buckets(lengths: Sequence[int], batch_seconds: float, equal_only: bool = False) -> list[list[int]]:

@@ -1,84 +1,71 @@
-"""The recogniser as a folder in the Hugging Face Wav2Vec2 layout: vocabulary, shapes, loading and saving.
+"""The recogniser as a folder in the Hugging Face wav2vec2 layout: types, shapes, loading and saving.
 
-Any wav2vec2-style CTC folder or Hub id loads (`AutoModelForCTC`), not only the project's own. Weights are
-read from safetensors alone, and code from a checkpoint is never run.
+Any wav2vec2-style CTC folder or Hub id loads (`MODEL_TYPES`), not only the project's own: wav2vec2, XLSR,
+XLS-R, HuBERT, data2vec and their kin. What a checkpoint is gets looked at before its weights are. Weights
+are read from safetensors alone, and code from a checkpoint is never run. docs/reference/checkpoints.md
+tells users the same.
 """
 
 from __future__ import annotations
 
 import json
 import logging
-import os
-import unicodedata
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import torch
-from transformers import AutoConfig, AutoFeatureExtractor, AutoModelForCTC, Wav2Vec2Config, Wav2Vec2ForCTC
+from safetensors import safe_open
+from transformers import AutoConfig, AutoModelForCTC, Wav2Vec2Config, Wav2Vec2ForCTC
 from transformers.utils.logging import disable_progress_bar
 
 from tasks.artifacts import read_json, sha256_file, write_json
-from tasks.data.espeak import SAMPLE_RATE_HZ
-from tasks.errors import ArtifactError, DataError, ModelError
+from tasks.asr.layout import INDEX, MODEL_TYPES, WEIGHTS, first_line, local_folder, normalises
+from tasks.asr.threads import thread_count, use_threads
+from tasks.asr.vocabulary import (
+    BLANK,
+    JAMO,
+    SPACE,
+    SPECIAL,
+    UNKNOWN,
+    VOCABULARY,
+    Vocabulary,
+    read_vocabulary,
+    write_vocabulary,
+)
+from tasks.errors import ArtifactError, ModelError
+
+__all__ = [
+    "BLANK",
+    "JAMO",
+    "MODEL_TYPES",
+    "SPACE",
+    "SPECIAL",
+    "UNKNOWN",
+    "Checkpoint",
+    "Vocabulary",
+    "check_provenance",
+    "describe",
+    "fresh_model",
+    "keeps_head",
+    "load_checkpoint",
+    "load_encoder",
+    "local_folder",
+    "mini_config",
+    "normalises",
+    "own_vocabulary",
+    "read_vocabulary",
+    "save_checkpoint",
+    "thread_count",
+    "use_threads",
+    "write_vocabulary",
+]
 
 log = logging.getLogger("malgil.asr.checkpoint")
 disable_progress_bar()  # type: ignore[no-untyped-call]  # a small model loads at once, and bars fill the logs of a stage
-BLANK, SPACE, UNKNOWN = "[PAD]", "|", "[UNK]"
-SPECIAL = frozenset({BLANK, UNKNOWN, "<s>", "</s>", "<pad>", "<unk>"})  # symbols that stand for no character
-# Every modern Hangul jamo in canonical decomposition (NFD): 19 initials, 21 vowels, 27 finals.
-JAMO = tuple(
-    chr(code)
-    for first, count in ((0x1100, 19), (0x1161, 21), (0x11A8, 27))
-    for code in range(first, first + count)
-)
-
-
-@dataclass(frozen=True)
-class Vocabulary:
-    """Symbols in label order; index 0 is the CTC blank in the project's own models."""
-
-    symbols: tuple[str, ...]
-    blank_id: int = 0
-
-    @classmethod
-    def of_jamo(cls) -> Vocabulary:
-        """The Korean head: blank, space, 67 jamo, unknown."""
-        return cls((BLANK, SPACE, *JAMO, UNKNOWN))
-
-    @classmethod
-    def of_symbols(cls, symbols: tuple[str, ...]) -> Vocabulary:
-        """Blank, space, the symbols in order, unknown."""
-        return cls((BLANK, SPACE, *symbols, UNKNOWN))
-
-    @property
-    def ids(self) -> dict[str, int]:
-        """Symbol to label id."""
-        return {symbol: index for index, symbol in enumerate(self.symbols)}
-
-    def encode(self, text: str) -> list[int]:
-        """Label ids of normalised text: decomposed where the vocabulary holds jamo, spaces as the space
-        symbol.
-
-        Raises `DataError` naming every character that is not in the vocabulary.
-        """
-        ids = self.ids
-        form: Literal["NFD", "NFC"] = "NFD" if "ᄀ" in ids else "NFC"
-        symbols = [SPACE if c == " " else c for c in unicodedata.normalize(form, text)]
-        missing = sorted({symbol for symbol in symbols if symbol not in ids})
-        if missing:
-            raise DataError(
-                f"transcript {text!r} has {' '.join(repr(symbol) for symbol in missing)}",
-                "its characters must be in the recogniser's vocabulary",
-                "normalise the transcript (digits and Latin letters spelled out in Hangul) or remove the row",
-            )
-        return [ids[symbol] for symbol in symbols]
-
-    def decode(self, labels: list[int]) -> str:
-        """Text of collapsed label ids, composed to NFC, spaces single."""
-        symbols = [self.symbols[label] for label in labels]
-        text = "".join(" " if s == SPACE else s for s in symbols if s not in SPECIAL)
-        return " ".join(unicodedata.normalize("NFC", text).split())
+_HEAD = "lm_head."
+# What a checkpoint may lack: its head; the vector that masks frames, which fine-tuned ones drop; adapters.
+_OPTIONAL = (_HEAD, "masked_spec_embed", ".adapter")
 
 
 @dataclass(frozen=True)
@@ -128,58 +115,56 @@ def fresh_model(config: Wav2Vec2Config, seed: int) -> Any:
 
 
 def load_encoder(encoder: str, vocabulary: Vocabulary, seed: int, from_scratch: bool = False) -> Any:
-    """The encoder of a folder or Hub id under a new CTC head, for fine-tuning.
+    """The encoder of a folder or Hub id under a CTC head for the vocabulary, for fine-tuning.
 
-    `from_scratch` takes only its shape. Raises `ModelError` (nothing usable there, or not safetensors) and
-    `ArtifactError` (the weights are not those that PROVENANCE.json names).
+    The trained head is kept where the vocabulary is the checkpoint's own; else a new one is drawn from
+    `seed`. `from_scratch` takes only the shape. Raises `ModelError` (nothing usable there, another type,
+    not safetensors, torn) and `ArtifactError` (the weights are not those that PROVENANCE.json names).
     """
-    check_provenance(Path(encoder))
+    folder = local_folder(encoder, weights=not from_scratch)
+    check_provenance(folder)
+    kept = not from_scratch and keeps_head(encoder, vocabulary)
     overrides = {
         "vocab_size": len(vocabulary.symbols),
         "pad_token_id": vocabulary.blank_id,
         "ctc_zero_infinity": True,
     }
     torch.manual_seed(seed)
-    try:
-        config = AutoConfig.from_pretrained(encoder, trust_remote_code=False, **overrides)
-        if from_scratch:
-            return AutoModelForCTC.from_config(config)  # type: ignore[no-untyped-call]
-        model = AutoModelForCTC.from_pretrained(
-            encoder,
-            config=config,
-            dtype=torch.float32,
-            use_safetensors=True,
-            trust_remote_code=False,
-            ignore_mismatched_sizes=True,
-        )
-    except Exception as error:
-        raise ModelError(
-            f"encoder {encoder!r} cannot be loaded ({_first_line(error)})",
-            "must be a folder or Hub id of a wav2vec2-style model with safetensors weights",
-            "correct train_asr.encoder in params.yaml; for a Hub id check the network and the name",
-        ) from error
-    # A head of the same size (another jamo or IPA model) would be kept: the new head always starts fresh.
-    torch.manual_seed(seed)
-    torch.nn.init.normal_(model.lm_head.weight, std=config.initializer_range)
-    torch.nn.init.zeros_(model.lm_head.bias)
+    config = _config(encoder, folder, overrides)
+    if from_scratch:
+        return AutoModelForCTC.from_config(config)  # type: ignore[no-untyped-call]
+    model, _ = _load(encoder, folder, config)
+    if kept:
+        log.info("%s: its trained head is kept, the vocabulary is its own", encoder)
+    else:
+        # A head of the same size (another jamo or IPA model) would be kept: a new one always starts fresh.
+        torch.manual_seed(seed)
+        torch.nn.init.normal_(model.lm_head.weight, std=config.initializer_range)
+        torch.nn.init.zeros_(model.lm_head.bias)
+        log.info("%s: a new head of %d symbols", encoder, len(vocabulary.symbols))
     return model
 
 
-def normalises(encoder: str) -> bool:
-    """Whether the encoder expects inputs of zero mean and unit variance (its preprocessor_config.json;
-    else yes).
-    """
-    path = Path(encoder) / "preprocessor_config.json"
-    if path.is_file():
-        return bool(read_json(path).get("do_normalize", True))
-    if Path(encoder).is_dir():
-        return True
-    try:
-        extractor = AutoFeatureExtractor.from_pretrained(encoder, trust_remote_code=False)  # type: ignore
-    except Exception as error:  # noqa: BLE001  no preprocessor there, or no network: both mean "not said"
-        log.info("%s says nothing about its inputs (%s): they are normalised", encoder, _first_line(error))
-        return True
-    return bool(getattr(extractor, "do_normalize", True))
+def keeps_head(encoder: str, vocabulary: Vocabulary) -> bool:
+    """Whether the checkpoint has a trained CTC head for exactly this vocabulary, blank included."""
+    own = own_vocabulary(encoder)
+    same = own is not None and (own.symbols, own.blank_id) == (vocabulary.symbols, vocabulary.blank_id)
+    return same and _has_head(local_folder(encoder))
+
+
+def own_vocabulary(encoder: str | Path) -> Vocabulary | None:
+    """The vocabulary of a checkpoint; None when it is pre-trained only. Raises `ModelError` (broken)."""
+    folder = local_folder(encoder, weights=False)
+    if not (folder / VOCABULARY).is_file():
+        return None
+    config = _config(encoder, folder)
+    if config.pad_token_id is None:
+        raise ModelError(
+            f"{folder}/config.json has no pad_token_id",
+            "the CTC blank must be known",
+            "restore the config.json that belongs to these weights",
+        )
+    return read_vocabulary(folder, int(config.pad_token_id), int(config.vocab_size))
 
 
 def check_provenance(folder: Path) -> None:
@@ -188,7 +173,7 @@ def check_provenance(folder: Path) -> None:
     if not provenance.is_file():
         return
     expected = read_json(provenance).get("sha256")
-    found = sha256_file(folder / "model.safetensors")
+    found = sha256_file(folder / WEIGHTS)
     if expected != found:
         raise ArtifactError(
             f"{folder / 'model.safetensors'} has sha256 {found}",
@@ -204,95 +189,46 @@ def save_checkpoint(
     folder.
     """
     model.save_pretrained(folder)
-    (folder / "model.safetensors").chmod(0o644)  # written as 0600, which another user's server could not read
+    (folder / WEIGHTS).chmod(0o644)  # written as 0600, which another user's server could not read
     write_vocabulary(folder, vocabulary, normalise)
     write_json(folder / "malgil.json", about)
 
 
-def write_vocabulary(folder: Path, vocabulary: Vocabulary, normalise: bool = True) -> None:
-    """vocab.json, tokenizer_config.json and preprocessor_config.json as transformers' Wav2Vec2Processor
-    reads them.
+def load_checkpoint(folder: str | Path) -> Checkpoint:
+    """Loads a wav2vec2-style CTC folder (or, as a string, a Hub id) for inference.
+
+    Raises `ModelError` when a file is missing or broken, there is no trained head, or the vocabulary does
+    not fit it.
     """
-    write_json(folder / "vocab.json", vocabulary.ids)
-    tokenizer = {
-        "tokenizer_class": "Wav2Vec2CTCTokenizer",
-        "pad_token": BLANK,
-        "unk_token": UNKNOWN,
-        "bos_token": None,
-        "eos_token": None,
-        "word_delimiter_token": SPACE,
-        "do_lower_case": False,
-    }
-    write_json(folder / "tokenizer_config.json", tokenizer)
-    extractor = {
-        "feature_extractor_type": "Wav2Vec2FeatureExtractor",
-        "feature_size": 1,
-        "sampling_rate": SAMPLE_RATE_HZ,
-        "padding_value": 0.0,
-        "padding_side": "right",
-        "do_normalize": normalise,
-        "return_attention_mask": True,
-    }
-    write_json(folder / "preprocessor_config.json", extractor)
-
-
-def load_checkpoint(folder: Path) -> Checkpoint:
-    """Loads a wav2vec2-style CTC folder for inference.
-
-    Raises `ModelError` when a file is missing or broken, or the vocabulary does not fit the head.
-    """
-    if not (folder / "config.json").is_file():
+    place = local_folder(folder)
+    check_provenance(place)
+    if not _has_head(place):
         raise ModelError(
-            f"{folder} has no config.json",
-            "a recogniser is a Hugging Face folder",
-            "run train_asr or correct the path",
+            f"{folder} has no CTC head: it is pre-trained only",
+            "a recogniser has been fine-tuned on transcripts",
+            "fine-tune it first: set train_asr.encoder to it and run `malgil run --line asr`",
         )
-    check_provenance(folder)
-    try:
-        model = AutoModelForCTC.from_pretrained(
-            folder, dtype=torch.float32, use_safetensors=True, trust_remote_code=False, local_files_only=True
-        ).eval()
-    except Exception as error:
+    config = _config(folder, place)
+    vocabulary = own_vocabulary(folder)
+    if vocabulary is None:
         raise ModelError(
-            f"{folder} cannot be loaded ({_first_line(error)})",
-            "needs a whole config.json and model.safetensors",
-            "make it again: `dvc repro -f train_asr`",
-        ) from error
-    vocabulary = read_vocabulary(folder, int(model.config.pad_token_id))
-    if len(vocabulary.symbols) > model.config.vocab_size:
+            f"{folder} has no {VOCABULARY}", "it names the head's symbols", "restore the whole folder"
+        )
+    if len(vocabulary.symbols) > config.vocab_size:
         raise ModelError(
-            f"{folder}/vocab.json has {len(vocabulary.symbols)} symbols",
-            f"the head has {model.config.vocab_size}",
+            f"{place}/{VOCABULARY} has {len(vocabulary.symbols)} symbols",
+            f"the head has {config.vocab_size}",
             "restore the vocab.json that belongs to these weights",
         )
-    normalise = normalises(str(folder))
-    about = read_json(folder / "malgil.json") if (folder / "malgil.json").is_file() else {}
-    return Checkpoint(model=model, vocabulary=vocabulary, normalise=normalise, about=about)
-
-
-def read_vocabulary(folder: Path, blank_id: int = 0) -> Vocabulary:
-    """The vocabulary of a folder's vocab.json (symbol to id). Raises `ModelError` when it is not one."""
-    path = folder / "vocab.json"
-    ids = read_json(path)
-    if not isinstance(ids, dict) or sorted(ids.values()) != list(range(len(ids))):
+    model, resized = _load(folder, place, config)
+    if resized:
         raise ModelError(
-            f"{path} is not a vocabulary", "maps each symbol to an id from 0 on", "restore the file"
+            f"{place}/{WEIGHTS} has another head than config.json says",
+            f"config.json has vocab_size {config.vocab_size}",
+            "restore the files that belong together",
         )
-    return Vocabulary(tuple(sorted(ids, key=lambda symbol: int(ids[symbol]))), blank_id)
-
-
-def thread_count() -> int:
-    """Threads from MALGIL_THREADS or OMP_NUM_THREADS, one if unset: stages run side by side on few cores."""
-    return max(1, int(os.environ.get("MALGIL_THREADS") or os.environ.get("OMP_NUM_THREADS") or 1))
-
-
-def use_threads() -> None:
-    """Sets torch to `thread_count()`; results are repeatable only for the same count."""
-    torch.set_num_threads(thread_count())
-
-
-def _first_line(error: Exception) -> str:
-    return (str(error).strip().splitlines() or [type(error).__name__])[0][:300]
+    about = read_json(place / "malgil.json") if (place / "malgil.json").is_file() else {}
+    return Checkpoint(model.eval(), vocabulary, normalises(place), about)
 
 
 def describe(model: Any) -> dict[str, Any]:
@@ -301,3 +237,55 @@ def describe(model: Any) -> dict[str, Any]:
         "parameters": sum(p.numel() for p in model.parameters()),
         "config": json.loads(model.config.to_json_string(use_diff=False)),
     }
+
+
+def _has_head(folder: Path) -> bool:
+    try:
+        if (folder / WEIGHTS).is_file():
+            with safe_open(folder / WEIGHTS, framework="pt") as file:
+                names = list(file.keys())
+        else:
+            names = list(read_json(folder / INDEX)["weight_map"])
+    except Exception as error:
+        raise _torn(folder, first_line(error)) from error
+    return any(name.startswith(_HEAD) for name in names)
+
+
+def _config(name: str | Path, folder: Path, overrides: dict[str, Any] | None = None) -> Any:
+    try:
+        return AutoConfig.from_pretrained(
+            folder, trust_remote_code=False, local_files_only=True, **(overrides or {})
+        )
+    except Exception as error:
+        raise _torn(name, first_line(error)) from error
+
+
+def _load(name: str | Path, folder: Path, config: Any) -> tuple[Any, bool]:
+    """The model in fp32, and whether its head is of another size than in the file."""
+    try:
+        model, info = AutoModelForCTC.from_pretrained(
+            folder,
+            config=config,
+            dtype=torch.float32,
+            use_safetensors=True,
+            trust_remote_code=False,
+            local_files_only=True,
+            ignore_mismatched_sizes=True,
+            output_loading_info=True,
+        )
+    except Exception as error:
+        raise _torn(name, first_line(error)) from error
+    resized = {key for key, *_ in info["mismatched_keys"]}
+    absent = {*info["missing_keys"], *resized}
+    wrong = sorted(key for key in absent if not any(part in key for part in _OPTIONAL))
+    if wrong:
+        raise _torn(name, f"{len(wrong)} weights are missing or of another shape, the first is {wrong[0]}")
+    return model, any(key.startswith(_HEAD) for key in resized)
+
+
+def _torn(name: str | Path, why: str) -> ModelError:
+    return ModelError(
+        f"{name} cannot be loaded ({why})",
+        "needs a whole config.json and model.safetensors of a wav2vec2-style model",
+        "fetch it again, or make it again: `dvc repro -f train_asr`",
+    )

@@ -18,7 +18,7 @@ from typing import Any
 
 import numpy as np
 
-from tasks.asr.checkpoint import SPACE, Vocabulary
+from tasks.asr.vocabulary import SPACE, Vocabulary
 from tasks.errors import ModelError
 
 

@@ -14,7 +14,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from tasks.artifacts import new_file
-from tasks.asr.checkpoint import SPECIAL
+from tasks.asr.vocabulary import SPECIAL
 from tasks.errors import ModelError
 
 FILE_NAME = "language_model.arpa.gz"
@@ -39,7 +39,7 @@ def estimate(transcripts: Iterable[Sequence[str]], symbols: Sequence[str], order
             for start in range(max(0, end - order + 1), end + 1):
                 after = counts.setdefault(sequence[start:end], {})
                 after[sequence[end]] = after.get(sequence[end], 0) + 1
-    said = [symbol for symbol in symbols if symbol not in SPECIAL]
+    said = [symbol for symbol in symbols if symbol not in SPECIAL and symbol.strip()]
     return _arpa(_probabilities(counts, [*said, END]), counts, order)
 
 

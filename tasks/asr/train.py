@@ -1,12 +1,12 @@
-"""Fine-tuning of the recogniser: a pre-trained wav2vec2 encoder under a new Korean jamo head, with CTC.
+"""Fine-tuning of the recogniser: a pre-trained wav2vec2 encoder under a Korean head, with CTC.
 
     python -m tasks.asr.train
     torchrun --nproc_per_node 2 -m tasks.asr.train      # or train_asr.processes: 2 in params.yaml
 
-Works from any wav2vec2-style encoder (folder or Hub id), as one fine-tunes XLSR. Examples are joined,
-surrounded by silence and mixed with noise on the fly. The checkpoint is the one with the best validation
-CER; the last one lies beside the history. A killed run continues from `build/work/train_asr` to the same
-result.
+Works from any wav2vec2-style encoder (folder or Hub id), as one fine-tunes XLSR; the head writes jamo,
+syllables or the checkpoint's own symbols. Examples are joined, surrounded by silence and mixed with noise
+on the fly. The checkpoint is the one with the best validation CER; the last one lies beside the history. A
+killed run continues from `build/work/train_asr` to the same result.
 """
 
 from __future__ import annotations
@@ -28,12 +28,15 @@ from tasks.asr.checkpoint import (
     Checkpoint,
     Vocabulary,
     describe,
+    keeps_head,
     load_encoder,
+    local_folder,
     normalises,
     save_checkpoint,
     use_threads,
 )
 from tasks.asr.freeze import Trainable
+from tasks.asr.labels import choose_vocabulary, encode_all, warn_of_missing
 from tasks.asr.loop import Outcome, Schedule, train_steps
 from tasks.asr.metrics import cer, wer
 from tasks.asr.model import recognise
@@ -42,7 +45,6 @@ from tasks.asr.processes import World, join, launch, launched
 from tasks.asr.specaugment import Masking
 from tasks.asr.update import Method
 from tasks.data.espeak import SAMPLE_RATE_HZ
-from tasks.errors import DataError
 from tasks.resume import ResumableState
 from tasks.settings import TrainAsr
 from tasks.stage import run_stage
@@ -75,13 +77,15 @@ def train(
 def _fine_tune(
     params: TrainAsr, data: PreparedSpeech, out_dir: Path, training_dir: Path, work_dir: Path, world: World
 ) -> dict[str, Any]:
-    vocabulary = Vocabulary.of_jamo()
     rows, store = data.split("train")
     heard, heard_store = data.split("validation")
-    labels = encode_all(rows, vocabulary)
-    encode_all(heard, vocabulary)
+    texts = rows["text"].tolist()
+    vocabulary = choose_vocabulary(params.vocabulary, params.encoder, texts)
+    labels = encode_all(rows["utterance_id"].tolist(), texts, vocabulary)
+    warn_of_missing("validation", heard["text"].tolist(), vocabulary)
     key = _digest(params, data, world)
     model = load_encoder(params.encoder, vocabulary, params.seed, params.from_scratch)
+    kept = not params.from_scratch and keeps_head(params.encoder, vocabulary)
     model.to(world.device)
     normalise = normalises(params.encoder)
     log.info("%d utterances, %.2f hours, %d parameters", len(rows), _hours(store), model.num_parameters())
@@ -98,13 +102,14 @@ def _fine_tune(
         lambda current: validation_rates(Checkpoint(current, vocabulary, normalise, {}), heard, heard_store),
         "train asr",
         normalise,
-        _method(params),
+        _method(params, kept),
         world,
     )
     about = {
         "kind": "ctc recogniser",
         "sample_rate_hz": SAMPLE_RATE_HZ,
-        "units": "jamo",
+        "units": params.vocabulary,
+        "head": "kept" if kept else "new",
         "do_normalize": normalise,
         "normaliser": data.normaliser,
         "normaliser_steps": data.normaliser_steps,
@@ -142,9 +147,9 @@ def _schedule(params: TrainAsr) -> Schedule:
     )
 
 
-def _method(params: TrainAsr) -> Method:
+def _method(params: TrainAsr, kept: bool) -> Method:
     return Method(
-        head_factor=params.head_factor,
+        head_factor=1.0 if kept else params.head_factor,
         accumulation=params.accumulation,
         precision=params.precision,
         gradient_checkpointing=params.gradient_checkpointing,
@@ -168,25 +173,6 @@ def _joined(labels: list[list[int]], space: list[int]) -> Callable[[tuple[int, .
         return joined
 
     return labels_of
-
-
-def encode_all(rows: pd.DataFrame, vocabulary: Vocabulary) -> list[list[int]]:
-    """Labels of every transcript. Raises one `DataError` naming the utterances and characters that do not
-    fit.
-    """
-    encoded, problems = [], []
-    for utterance_id, text in zip(rows["utterance_id"], rows["text"], strict=True):
-        try:
-            encoded.append(vocabulary.encode(text))
-        except DataError as error:
-            problems.append(f"{utterance_id}: {error.what}")
-    if problems:
-        raise DataError(
-            f"{len(problems)} transcripts are outside the vocabulary; {'; '.join(problems[:5])}",
-            "only Hangul and spaces can be learned",
-            "spell out digits and Latin letters in the manifest, or remove the rows",
-        )
-    return encoded
 
 
 def ngrams_of(transcripts: pd.Series, vocabulary: Vocabulary) -> str:
@@ -218,14 +204,14 @@ def validation_rates(checkpoint: Checkpoint, rows: pd.DataFrame, store: AudioSto
 
 def _digest(params: TrainAsr, data: PreparedSpeech, world: World) -> str:
     """Names the training: its settings, its processes, its data and its encoder."""
-    encoder = Path(params.encoder)
+    encoder = local_folder(params.encoder, weights=not params.from_scratch)
     return digest_json(
         {
             "params": params.model_dump(exclude={"checkpoint_every", "processes"}),
             "processes": world.size,
             "rows": sha256_file(data.folder / "utterances.parquet"),
             "audio": sha256_file(data.folder / "audio.npy"),
-            "encoder": digest_folder(encoder) if encoder.is_dir() else params.encoder,
+            "encoder": digest_folder(encoder),
         }
     )
 

@@ -4,6 +4,8 @@ import base64
 import json
 import math
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -13,19 +15,20 @@ import pandas as pd
 import pytest
 import torch
 
+from tasks.artifacts import sha256_file
 from tasks.asr import language_model
 from tasks.asr.checkpoint import Vocabulary, load_checkpoint, load_encoder, save_checkpoint
 from tasks.asr.decode import SearchOptions
 from tasks.asr.evaluate import evaluate, joined_groups, rates
 from tasks.asr.export import export, to_onnx
-from tasks.asr.model import ONNX_NAME, OnnxRecogniser, TorchRecogniser
+from tasks.asr.model import FP32_NAME, ONNX_NAME, OnnxRecogniser, TorchRecogniser
 from tasks.asr.prepared import read_prepared
 from tasks.asr.train import ngrams_of
 from tasks.errors import ArtifactError, DataError, ModelError
 from tasks.settings import EvaluateAsr, ExportAsr
 from tests.asr.conftest import SENTENCES
 
-EXPORT = ExportAsr(opset=17, max_logit_difference=1e-3)
+EXPORT = ExportAsr(opset=17, max_logit_difference=1e-3, max_relative_difference_int8=0.1)
 EVALUATE = EvaluateAsr(
     silence_s=0.5,
     joined=3,
@@ -77,10 +80,11 @@ def test_only_matrix_products_are_quantised(shipped: Path) -> None:
     assert "ConvInteger" not in kinds
 
 
-def test_the_file_carries_what_it_needs(shipped: Path, checkpoint: Path) -> None:
+@pytest.mark.parametrize("name", [ONNX_NAME, FP32_NAME])
+def test_each_file_carries_what_it_needs(shipped: Path, checkpoint: Path, name: str) -> None:
     names = {path.name for path in shipped.iterdir()}
-    assert names == {ONNX_NAME, "vocab.json", "preprocessor_config.json", "malgil.json"}
-    session = onnxruntime.InferenceSession(str(shipped / ONNX_NAME), providers=["CPUExecutionProvider"])
+    assert names == {ONNX_NAME, FP32_NAME, "vocab.json", "preprocessor_config.json", "malgil.json"}
+    session = onnxruntime.InferenceSession(str(shipped / name), providers=["CPUExecutionProvider"])
     metadata = session.get_modelmeta().custom_metadata_map
     assert language_model.read(checkpoint) == language_model.unpack(
         base64.b64decode(metadata["language_model"]), "the file"
@@ -88,8 +92,35 @@ def test_the_file_carries_what_it_needs(shipped: Path, checkpoint: Path) -> None
     assert SearchOptions(**json.loads(metadata["search"])) == SearchOptions()
     assert metadata["sample_rate_hz"] == "16000"
     assert metadata["normaliser"] == "ko-1"
+    assert metadata["do_normalize"] == "true"
     assert metadata["training_digest"] == "d" * 64
     assert json.loads(metadata["vocabulary"]) == load_checkpoint(checkpoint).vocabulary.ids
+    about = json.loads((shipped / "malgil.json").read_text(encoding="utf-8"))
+    assert sha256_file(shipped / name) == about["sha256" if name == ONNX_NAME else "sha256_fp32"]
+    assert about["file"] == ONNX_NAME  # the one that is gated and serves
+
+
+def test_a_version_without_the_exact_file_says_so(shipped: Path, tmp_path: Path) -> None:
+    shutil.copytree(shipped, tmp_path / "copy")
+    (tmp_path / "copy" / FP32_NAME).unlink()
+    OnnxRecogniser(tmp_path / "copy")
+    with pytest.raises(ModelError, match=r"has no model\.fp32\.onnx"):
+        OnnxRecogniser(tmp_path / "copy", precision="fp32")
+
+
+def test_the_onnx_recogniser_starts_without_torch() -> None:
+    code = (
+        "import sys, tasks.asr.onnx_model; print([m for m in ('torch', 'transformers') if m in sys.modules])"
+    )
+    found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert found.stdout.strip() == "[]"
+
+
+def test_an_int8_file_that_lost_too_much_is_not_shipped(checkpoint: Path, tmp_path: Path) -> None:
+    strict = ExportAsr(opset=17, max_logit_difference=1e-3, max_relative_difference_int8=1e-6)
+    with pytest.raises(ModelError, match="int8 ONNX graph differs"):
+        export(strict, checkpoint=checkpoint, out_dir=tmp_path / "shipped")
+    assert not (tmp_path / "shipped").exists()
 
 
 def test_both_recognisers_say_the_same(shipped: Path, checkpoint: Path, prepared: Path) -> None:
@@ -106,7 +137,7 @@ def test_both_recognisers_say_the_same(shipped: Path, checkpoint: Path, prepared
 
 
 def test_another_graph_than_torch_is_not_shipped(checkpoint: Path, tmp_path: Path) -> None:
-    strict = ExportAsr(opset=17, max_logit_difference=1e-12)
+    strict = ExportAsr(opset=17, max_logit_difference=1e-12, max_relative_difference_int8=0.1)
     with pytest.raises(ModelError, match="differs from torch"):
         export(strict, checkpoint=checkpoint, out_dir=tmp_path / "shipped")
     assert not (tmp_path / "shipped").exists()
