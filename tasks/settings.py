@@ -10,6 +10,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 Names = Annotated[tuple[str, ...], Field(strict=False, min_length=1)]
 Numbers = Annotated[tuple[float, ...], Field(strict=False, min_length=1)]
+Counts = Annotated[tuple[Annotated[int, Field(ge=1)], ...], Field(strict=False, min_length=1)]
 QuantisationType = Literal["Q8_0", "Q6_K", "Q5_K_M", "Q4_K_M", "Q4_0"]
 
 
@@ -102,6 +103,16 @@ class TrainAsr(Section):
     noise_share: float = setting("examples with noise added on the fly", "fraction", ge=0, le=1)
     evaluate_every: int = setting("steps between looks at the validation split", "steps", ge=1)
     checkpoint_every: int = setting("steps between resumable checkpoints", "steps", ge=1)
+
+
+class StudyAsr(Section):
+    """The transfer study (`malgil asr study`): amounts of data, and how long each is learned from."""
+
+    sizes: Counts = setting("numbers of training utterances, ascending", "utterances")
+    steps: Counts = setting("optimizer steps at each size, the same for every method", "steps")
+    seeds: Counts = setting("each draws its own utterances, weights and order", "–")
+    batch_seconds: float = setting("padded audio per batch", "s", gt=0)
+    test_utterances: int = setting("judged utterances, from the start of test_voices", "utterances", ge=1)
 
 
 class ExportAsr(Section):
@@ -247,6 +258,7 @@ class Params(Section):
     prepare: Prepare
     pretrain: Pretrain
     train_asr: TrainAsr
+    study_asr: StudyAsr
     export_asr: ExportAsr
     evaluate_asr: EvaluateAsr
     base_llm: BaseLlm
