@@ -22,6 +22,7 @@ from tasks.asr.train import train
 from tasks.errors import ArtifactError, DataError
 from tasks.settings import TrainAsr
 from tasks.tracking import read_history
+from tests.tiny_asr import tiny_settings
 
 ROOT = Path(__file__).parents[2]
 
@@ -42,19 +43,13 @@ def finished(
 ) -> tuple[Path, TrainAsr, dict[str, object]]:
     """One uninterrupted fine-tuning."""
     folder = tmp_path_factory.mktemp("finished")
-    settings = TrainAsr(
-        encoder=str(encoder),
-        from_scratch=False,
-        seed=3,
+    settings = tiny_settings(
+        encoder,
         steps=60,
         learning_rate=0.01,
         warmup_share=0.1,
         head_factor=5.0,
         batch_seconds=3.0,
-        joined_share=0.3,
-        max_joined=3,
-        max_silence_s=0.3,
-        noise_share=0.5,
         evaluate_every=30,
         checkpoint_every=4,
     )
