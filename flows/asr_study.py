@@ -41,7 +41,7 @@ def lines_of(report: dict[str, Any]) -> list[str]:
         spread = f"({row['lowest_cer']:.1%} to {row['highest_cer']:.1%}), {row['seeds']} seeds"
         lines.append(f"{row['method']:<11} {row['utterances']:>10}  {row['mean_cer']:.1%} {spread}")
     lines += [
-        f"in twice the steps: {run['method']}, {run['utterances']} utterances, seed {run['seed']}: {run['cer']:.1%}"
+        "in twice the steps: {method}, {utterances} utterances, seed {seed}: CER {cer:.1%}".format(**run)
         for run in report["runs"]
         if run["stretch"] > 1
     ]

@@ -31,10 +31,12 @@ from tasks.asr import provenance, study_plot
 from tasks.asr.augment import Augmentation
 from tasks.asr.batching import AudioStore, plan_batches
 from tasks.asr.checkpoint import Checkpoint, Vocabulary, load_encoder, normalises, use_threads
+from tasks.asr.freeze import Trainable
 from tasks.asr.loop import Schedule, train_steps
 from tasks.asr.prepared import PreparedSpeech, read_prepared
 from tasks.asr.study_reading import compare, overall
 from tasks.asr.train import encode_all, validation_rates
+from tasks.asr.update import Method
 from tasks.errors import DataError
 from tasks.progress import Progress
 from tasks.resume import ResumableState
@@ -146,9 +148,6 @@ class _Bench:
         store = AudioStore(self.store.flat, self.store.offsets[chosen], self.store.lengths[chosen])
         scratch = run.method == "scratch"
         model = load_encoder(self.training.encoder, self.vocabulary, run.seed, scratch)
-        if run.method == "head":
-            model.requires_grad_(False)
-            model.lm_head.requires_grad_(True)
         # Joining is left out, so that a number of utterances is what it says.
         how = Augmentation(0.0, 1, self.training.max_silence_s, self.training.noise_share)
         batch_seconds, rate = self.params.batch_seconds, self.training.learning_rate
@@ -163,8 +162,11 @@ class _Bench:
             lambda _: {"score": 0.0},
             run.name,
             self.normalise,
-            # A head of random weights is behind a pre-trained encoder, not behind one as random as itself.
-            1.0 if scratch else self.training.head_factor,
+            Method(
+                # A fresh head is behind a pre-trained encoder, not behind one as random as itself.
+                head_factor=1.0 if scratch else self.training.head_factor,
+                trainable=Trainable("head" if run.method == "head" else "all"),
+            ),
         )
         seconds = float(store.lengths.sum()) / 16_000
         rates = self._judge(model)
