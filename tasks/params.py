@@ -98,6 +98,16 @@ RULES = (
     ),
     Rule(("publish.asr_repo", "publish.llm_repo"), lambda a, b: a != b, "must differ from publish.llm_repo"),
     Rule(
+        ("study_asr.sizes", "study_asr.steps"),
+        lambda sizes, steps: len(sizes) == len(steps),
+        "needs a number of study_asr.steps for every size",
+    ),
+    Rule(
+        ("study_asr.sizes",),
+        lambda sizes: sorted(set(sizes)) == list(sizes),
+        "must ascend",
+    ),
+    Rule(
         ("pretrain.languages",),
         lambda names: "ko" not in names,
         "must not hold ko: the point is transfer to Korean",

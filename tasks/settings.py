@@ -10,6 +10,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 Names = Annotated[tuple[str, ...], Field(strict=False, min_length=1)]
 Numbers = Annotated[tuple[float, ...], Field(strict=False, min_length=1)]
+Counts = Annotated[tuple[Annotated[int, Field(ge=1)], ...], Field(strict=False, min_length=1)]
 QuantisationType = Literal["Q8_0", "Q6_K", "Q5_K_M", "Q4_K_M", "Q4_0"]
 
 
@@ -79,8 +80,24 @@ class Prepare(Section):
 
 
 class Pretrain(Section):
-    """Cross-lingual pre-training of `malgil-xlsr-mini`; run by hand, not a stage of the road."""
+    """Pre-training of an encoder (`malgil-xlsr-mini`, or one of your own); run by hand, not a stage of the
+    road.
+    """
 
+    source: Literal["espeak", "manifest", "audio"] = setting(
+        "pseudo-speech of `languages`; or `corpus`: a manifest with transcripts (CTC on their "
+        "characters), or audio alone (wav2vec2's contrastive task)",
+        "–",
+    )
+    corpus: str = setting(
+        "Parquet manifest (columns path, transcript, optionally language and split); with source: audio a "
+        "manifest with a path, or a folder",
+        "path",
+    )
+    initial: str = setting(
+        "checkpoint to go on from, a folder or a Hub id; empty: random weights in the mini shape",
+        "path or id",
+    )
     languages: Names = setting("espeak-ng languages; Korean is refused", "–")
     seed: int = setting("seed of words, voices, order and weights", "–", ge=0)
     utterances: int = setting("pseudo-sentences rendered", "utterances", ge=8)
@@ -92,6 +109,15 @@ class Pretrain(Section):
     max_joined: int = setting("most utterances in one joined example", "utterances", ge=1, le=8)
     max_silence_s: float = setting("longest silence added before and after", "s", ge=0)
     noise_share: float = setting("examples with noise added", "fraction", ge=0, le=1)
+    mask_share: float = setting(
+        "contrastive: frames inside masked spans, before spans overlap", "fraction", gt=0, le=1
+    )
+    mask_frames: int = setting("contrastive: length of a masked span", "frames", ge=1)
+    negatives: int = setting("contrastive: wrong frames that the true one is told from", "frames", ge=1)
+    diversity_weight: float = setting("contrastive: weight of the codebook's diversity loss", "–", ge=0)
+    gumbel_temperature: float = setting("contrastive: of the quantiser, not decayed", "–", gt=0)
+    accumulation: int = setting("batches per process and step", "batches", ge=1)
+    processes: int = setting("processes on this machine, one per GPU, or on the CPU", "processes", ge=1)
     checkpoint_every: int = setting("steps between checkpoints", "steps", ge=1)
 
 
@@ -144,6 +170,16 @@ class TrainAsr(Section):
     )
     evaluate_every: int = setting("steps between looks at the validation split", "steps", ge=1)
     checkpoint_every: int = setting("steps between resumable checkpoints", "steps", ge=1)
+
+
+class StudyAsr(Section):
+    """The transfer study (`malgil asr study`): amounts of data, and how long each is learned from."""
+
+    sizes: Counts = setting("numbers of training utterances, ascending", "utterances")
+    steps: Counts = setting("optimizer steps at each size, the same for every method", "steps")
+    seeds: Counts = setting("each draws its own utterances, weights and order", "–")
+    batch_seconds: float = setting("padded audio per batch", "s", gt=0)
+    test_utterances: int = setting("judged utterances, from the start of test_voices", "utterances", ge=1)
 
 
 class ExportAsr(Section):
@@ -299,6 +335,7 @@ class Params(Section):
     prepare: Prepare
     pretrain: Pretrain
     train_asr: TrainAsr
+    study_asr: StudyAsr
     export_asr: ExportAsr
     evaluate_asr: EvaluateAsr
     base_llm: BaseLlm

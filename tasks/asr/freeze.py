@@ -68,6 +68,11 @@ def encoder_of(model: Any) -> Any:
     return getattr(model, model.base_model_prefix)
 
 
+def head_of(model: Any) -> list[Any]:
+    """Weights of the CTC head; none for a model that is pre-trained without one."""
+    return list(model.lm_head.parameters()) if hasattr(model, "lm_head") else []
+
+
 def _parts(model: Any, trainable: Trainable) -> list[list[Any]]:
     """Weights in the order in which they join: head, layers from the top, the rest."""
     base = encoder_of(model)
@@ -82,7 +87,7 @@ def _parts(model: Any, trainable: Trainable) -> list[list[Any]]:
     top = [list(layer.parameters()) for layer in layers[::-1][:joining]]
     if top and getattr(model.config, "do_stable_layer_norm", False):
         top[0] = [*top[0], *base.encoder.layer_norm.parameters()]  # it follows the last layer
-    head = list(model.lm_head.parameters())
+    head = head_of(model)
     if trainable.policy in ("head", "top_layers"):
         return [head, *top]
     convolutions = {id(weight) for weight in base.feature_extractor.parameters()}

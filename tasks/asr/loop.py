@@ -1,8 +1,8 @@
-"""The steps of a CTC training: schedule, resumable checkpoints, evaluation, early stop. Used by `pretrain`
-and `train`.
+"""The steps of a training: schedule, resumable checkpoints, evaluation, early stop. Used by `pretrain`,
+`train` and the transfer study.
 
-What is learned from and how it is judged come from the caller; nothing here knows Korean or espeak-ng.
-What happens inside a step is `tasks.asr.update`.
+What is learned from and how it is judged come from the caller, the loss too where it is not CTC's; nothing
+here knows Korean or espeak-ng. What happens inside a step is `tasks.asr.update`.
 """
 
 from __future__ import annotations
@@ -86,12 +86,14 @@ def train_steps(
     normalise: bool = True,
     method: Method = _PLAIN,
     world: World = _ALONE,
+    loss_of: Callable[[Any, Batch], torch.Tensor] | None = None,
 ) -> Outcome:
     """Trains `model` in place for `schedule.steps`, continuing from `state` where it has a checkpoint.
 
     Each of the `plans` is a micro batch; an update takes the next `method.accumulation * world.size`.
     `evaluate` returns metrics whose "score" (lower is better) chooses the best weights; it and the tracker
-    are called in the leading process alone. Raises `ArtifactError` when the loss is not finite,
+    are called in the leading process alone. `loss_of` computes the loss of a micro batch, CTC's unless given.
+    Raises `ArtifactError` when the loss is not finite,
     `CapacityError` when one utterance does not fit into memory, `SettingsError` as `Updater`.
     """
     masked = uses_mask(model)
@@ -99,7 +101,7 @@ def train_steps(
     def batch_of(plan: tuple[Example, ...]) -> Batch:
         return make_batch(plan, store, labels_of, normalise, masked)
 
-    updater = Updater(model, method, schedule.steps, batch_of, lambda *a: ctc_loss(*a), world)
+    updater = Updater(model, method, schedule.steps, batch_of, loss_of or (lambda *a: ctc_loss(*a)), world)
     outcome, resumed = _restored(model, updater, state, world)
     tracker = tracker_from(outcome.step if resumed else None) if world.leads else None
     together = method.accumulation * world.size

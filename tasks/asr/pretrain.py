@@ -1,144 +1,226 @@
-"""Cross-lingual pre-training of `malgil-xlsr-mini`: a small wav2vec2 encoder that has heard twenty
-languages, no Korean.
+"""Pre-training of an encoder: on pseudo-speech of many languages, on users' audio with transcripts, or on
+audio alone.
 
-    python -m tasks.asr.pretrain      # section `pretrain` of params.yaml; about 75 minutes of one core
+    python -m tasks.asr.pretrain      # section `pretrain` of params.yaml; makes malgil-xlsr-mini
+                                      # as shipped: about 75 minutes of one core
+    torchrun --nproc_per_node 2 -m tasks.asr.pretrain      # or pretrain.processes: 2
 
-Pseudo-words are rendered by espeak-ng in the training voices (never the held-out ones), at random rate
-and pitch, and the encoder learns by CTC to write down espeak-ng's own IPA. Examples carry silence, noise
-and joined utterances, because those are what a recogniser fine-tuned from it has to bear. A killed run
-continues from its last checkpoint; the rendered speech is kept in the work folder until the end. Run by
-hand: it is not a stage of the road.
+`pretrain.source` says what is heard. `espeak` (as shipped): pseudo-words rendered in the training voices,
+never the held-out ones, at random rate and pitch, written down in espeak-ng's own IPA. `manifest`: users'
+audio in any languages, written down in the characters of its transcripts. Both learn by CTC. `audio`: no
+transcripts, wav2vec2's contrastive task. Examples carry silence, noise and joined utterances, because
+those are what a recogniser fine-tuned from it has to bear. A killed run continues from its last checkpoint
+to the same weights; the speech is kept in the work folder until the end. Run by hand: it is not a stage of
+the road.
 """
 
 from __future__ import annotations
 
 import logging
-import os
-import platform
-import random
-import subprocess
 import time
-import unicodedata
-from importlib.metadata import version
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-import pandas as pd
 import torch
 from rapidfuzz.distance import Levenshtein
 
-from tasks.artifacts import digest_json, new_folder, read_json, sha256_file, write_json, write_parquet
+from tasks.artifacts import digest_folder, digest_json, new_folder, sha256_file, write_json
+from tasks.asr import provenance
 from tasks.asr.augment import Augmentation, normalised
-from tasks.asr.batching import AudioStore, buckets, pad, plan_batches
-from tasks.asr.checkpoint import Vocabulary, describe, fresh_model, mini_config, save_checkpoint, use_threads
+from tasks.asr.batching import AudioStore, Batch, buckets, pad, plan_batches, uses_mask
+from tasks.asr.checkpoint import (
+    SPACE,
+    Vocabulary,
+    describe,
+    fresh_model,
+    load_encoder,
+    mini_config,
+    normalises,
+    save_checkpoint,
+    use_threads,
+)
+from tasks.asr.contrastive import (
+    Task,
+    contrastive_accuracy,
+    contrastive_loss,
+    contrastive_model,
+    shortest_samples,
+)
 from tasks.asr.decode import greedy_labels
 from tasks.asr.loop import Outcome, Schedule, train_steps
-from tasks.asr.pseudo import check_languages, pseudo_sentence
-from tasks.data.espeak import SAMPLE_RATE_HZ, Synthesiser
-from tasks.data.voices import PRETRAINING_VARIANTS, UNSEEN_VOICES
-from tasks.progress import track
+from tasks.asr.pretraining_corpus import PretrainingSpeech, read_speech
+from tasks.asr.processes import World, join, launch, launched
+from tasks.asr.pseudo import check_languages
+from tasks.asr.update import Method
+from tasks.data.espeak import SAMPLE_RATE_HZ
+from tasks.errors import DataError, ModelError
 from tasks.resume import ResumableState
 from tasks.settings import Pretrain
 from tasks.stage import run_stage
 from tasks.tracking import JsonlTracker, read_history
 
 log = logging.getLogger("malgil.asr.pretrain")
-_VALIDATION = 160  # utterances, at most a tenth of the pool
-_RATES_WPM = (120, 230)
-_PITCHES = (20, 80)
+_VALIDATION = 160  # utterances, at most a tenth of the speech
 _RAMP_EXAMPLES = 5000  # examples without augmentation, then as many over which it grows to all of it
-_LONGEST_S = 7.0
+
+
+@dataclass(frozen=True)
+class _Objective:
+    """What is learned: a model, the symbols it writes, its loss (None: CTC) and its judge."""
+
+    kind: str
+    model: Any
+    vocabulary: Vocabulary
+    labels: list[list[int]]
+    loss_of: Callable[[Any, Batch], torch.Tensor] | None
+    evaluate: Callable[[Any], dict[str, float]]
+    normalise: bool
 
 
 def pretrain(params: Pretrain, *, out_dir: Path, work_dir: Path) -> Path:
     """Pre-trains the encoder and writes it with its provenance to `out_dir` (a Hugging Face folder);
     returns that.
 
-    Raises `SettingsError` for Korean or an unknown language.
+    Raises `SettingsError` (Korean or an unknown language among the pseudo-languages, a source without its
+    corpus), `DataError` (a corpus that is none, or too small), `ModelError` and `ArtifactError` (nothing
+    usable in `pretrain.initial`; divergence).
     """
-    check_languages(params.languages)
+    if params.source == "espeak":
+        check_languages(params.languages)
     use_threads()
-    commit = _git_commit()
-    pool, store = _pool(params, work_dir)
-    vocabulary = Vocabulary.of_symbols(tuple(sorted({symbol for ipa in pool["ipa"] for symbol in ipa})))
-    ids = vocabulary.ids
-    labels = [[ids[symbol] for symbol in ipa] for ipa in pool["ipa"]]
-    held = min(_VALIDATION, len(labels) // 10)
-    model = fresh_model(mini_config(len(vocabulary.symbols)), params.seed)
+    if params.processes > 1 and not launched():
+        read_speech(params, work_dir / "speech")  # before there is anybody to wait for it
+        made: Path = launch(params.processes, partial(pretrain, params, out_dir=out_dir, work_dir=work_dir))
+        return made
+    with join() as world:
+        if world.leads:
+            read_speech(params, work_dir / "speech")
+        world.told(True)  # the others wait until it is there
+        return _pretrain(params, out_dir, work_dir, world)
+
+
+def _pretrain(params: Pretrain, out_dir: Path, work_dir: Path, world: World) -> Path:
+    commit = provenance.git_commit()
+    speech = read_speech(params, work_dir / "speech")
+    held = max(1, min(_VALIDATION, len(speech.symbols) // 10))
+    objective = (_contrastive if params.source == "audio" else _supervised)(params, speech, held)
     log.info(
-        "%d training utterances, %d symbols, %d parameters",
-        len(labels) - held,
-        len(ids),
-        model.num_parameters(),
+        "%d training utterances, %.2f hours, %d parameters",
+        len(speech.symbols) - held,
+        float(speech.store.lengths.sum()) / SAMPLE_RATE_HZ / 3600,
+        objective.model.num_parameters(),
     )
-    training = AudioStore(store.flat, store.offsets[held:], store.lengths[held:])
-    how = Augmentation(params.joined_share, params.max_joined, params.max_silence_s, params.noise_share)
-    # `steps` is left out of the key: a run may be shortened or lengthened while it is under way.
-    key = digest_json([params.model_dump(exclude={"steps", "checkpoint_every"}), vocabulary.symbols])
-    state = ResumableState(work_dir / "checkpoints", key)
     history = work_dir / "history.jsonl"
-    every = params.checkpoint_every
-    outcome = train_steps(
-        model,
-        plan_batches(training.lengths, how, params.batch_seconds, params.seed, ramp_examples=_RAMP_EXAMPLES),
-        training,
-        lambda parts: [label for part in parts for label in labels[held + part]],
-        Schedule(params.steps, params.learning_rate, params.warmup_share, every, every),
-        state,
-        lambda resume_step: JsonlTracker(history, resume_step),
-        lambda current: _symbol_error_rate(current, store, labels[:held], vocabulary.blank_id),
-        "pre-train malgil-xlsr-mini",
-    )
-    _write(out_dir, model, vocabulary, _provenance(params, pool, store, outcome, model, commit, history))
-    state.clear()
+    state = ResumableState(work_dir / "checkpoints", _digest(params, speech, objective, world))
+    outcome = _train(params, speech, held, objective, state, history, world)
+    if world.leads:
+        about = _provenance(params, speech, objective, outcome, commit, history, out_dir.name, world)
+        _write(out_dir, objective, about)
+        state.clear()
     return out_dir
 
 
-def _pool(params: Pretrain, work_dir: Path) -> tuple[pd.DataFrame, AudioStore]:
-    """The rendered pseudo-speech of these settings: made once, kept in the work folder."""
-    folder = work_dir / "speech"
-    key = digest_json([params.languages, params.seed, params.utterances, PRETRAINING_VARIANTS])
-    if not (folder / "key.json").is_file() or read_json(folder / "key.json") != key:
-        with new_folder(folder) as temporary:
-            _render_pool(params, temporary)
-            write_json(temporary / "key.json", key)
-    pool = pd.read_parquet(folder / "utterances.parquet")
-    lengths = pool["samples"].to_numpy(np.int64)
-    offsets = np.concatenate([[0], np.cumsum(lengths)[:-1]]).astype(np.int64)
-    return pool, AudioStore(np.memmap(folder / "audio.i16", dtype=np.int16, mode="r"), offsets, lengths)
+def _supervised(params: Pretrain, speech: PretrainingSpeech, held: int) -> _Objective:
+    """CTC on the symbols of the utterances."""
+    vocabulary = Vocabulary.of_symbols(_characters(speech))
+    ids = vocabulary.ids
+    labels = [[ids[symbol] for symbol in symbols] for symbols in speech.symbols]
+    normalise = normalises(params.initial) if params.initial else True
+    if params.initial:
+        try:
+            model = load_encoder(params.initial, vocabulary, params.seed)
+        except ModelError as error:
+            raise ModelError(error.what, error.rule, "correct pretrain.initial in params.yaml") from error
+    else:
+        model = fresh_model(mini_config(len(vocabulary.symbols)), params.seed)
+    judge = partial(
+        _symbol_error_rate,
+        store=speech.store,
+        references=labels[:held],
+        blank_id=vocabulary.blank_id,
+        normalise=normalise,
+    )
+    kind = f"pre-trained encoder with {'an IPA' if params.source == 'espeak' else 'a character'} head"
+    return _Objective(kind, model, vocabulary, labels, None, judge, normalise)
 
 
-def _render_pool(params: Pretrain, folder: Path) -> None:
-    rng = random.Random(params.seed)
-    rows: list[dict[str, Any]] = []
-    with Synthesiser() as synthesiser, (folder / "audio.i16").open("wb") as stream:
-        for number in track(range(params.utterances), "render pseudo-speech", unit="utterances"):
-            language = params.languages[number % len(params.languages)]
-            variant = rng.choice(PRETRAINING_VARIANTS)
-            text = pseudo_sentence(language, rng)
-            rate, pitch = rng.randint(*_RATES_WPM), rng.randint(*_PITCHES)
-            words = synthesiser.phonemes(text, language)
-            ipa = [c for word in words for symbol in word for c in unicodedata.normalize("NFD", symbol)]
-            audio = synthesiser.speak(text, f"{language}+{variant}", rate_wpm=rate, pitch=pitch)
-            if not ipa or len(audio) > _LONGEST_S * SAMPLE_RATE_HZ:
-                continue
-            (audio * 32767).astype(np.int16).tofile(stream)
-            rows.append(
-                {"language": language, "variant": variant, "text": text, "ipa": ipa, "samples": len(audio)}
-            )
-    write_parquet(folder / "utterances.parquet", pd.DataFrame(rows))
+def _contrastive(params: Pretrain, speech: PretrainingSpeech, held: int) -> _Objective:
+    """wav2vec2's task on audio alone."""
+    task = Task(params.mask_share, params.mask_frames, params.negatives)
+    model = contrastive_model(
+        params.initial, task, params.diversity_weight, params.gumbel_temperature, params.seed
+    )
+    needed = 1.2 * shortest_samples(model.config, task)  # a faster voice shortens an example
+    if (short := int((speech.store.lengths < needed).sum())) > 0:
+        raise DataError(
+            f"{short} utterances are shorter than {needed / SAMPLE_RATE_HZ:.2f} s",
+            f"masked spans of pretrain.mask_frames = {params.mask_frames} must fit twice",
+            "lower pretrain.mask_frames in params.yaml, or leave these files out",
+        )
+    judge = partial(contrastive_accuracy, store=speech.store, count=held, task=task)
+    normalise = normalises(params.initial) if params.initial else True
+    return _Objective(
+        "encoder pre-trained without transcripts, with its quantiser",
+        model,
+        Vocabulary.of_symbols(()),
+        [[]] * len(speech.symbols),
+        partial(contrastive_loss, task=task),
+        judge,
+        normalise,
+    )
+
+
+def _characters(speech: PretrainingSpeech) -> tuple[str, ...]:
+    return tuple(sorted({symbol for symbols in speech.symbols for symbol in symbols} - {SPACE}))
+
+
+def _train(
+    params: Pretrain,
+    speech: PretrainingSpeech,
+    held: int,
+    objective: _Objective,
+    state: ResumableState,
+    history: Path,
+    world: World,
+) -> Outcome:
+    """All steps, from the last checkpoint on; the first `held` utterances are only judged by."""
+    store = speech.store
+    training = AudioStore(store.flat, store.offsets[held:], store.lengths[held:])
+    how = Augmentation(params.joined_share, params.max_joined, params.max_silence_s, params.noise_share)
+    every = params.checkpoint_every
+    objective.model.to(world.device)
+    return train_steps(
+        objective.model,
+        plan_batches(training.lengths, how, params.batch_seconds, params.seed, ramp_examples=_RAMP_EXAMPLES),
+        training,
+        lambda parts: [label for part in parts for label in objective.labels[held + part]],
+        Schedule(params.steps, params.learning_rate, params.warmup_share, every, every),
+        state,
+        lambda resume_step: JsonlTracker(history, resume_step),
+        objective.evaluate,
+        "pre-train",
+        objective.normalise,
+        Method(accumulation=params.accumulation),
+        world,
+        loss_of=objective.loss_of,
+    )
 
 
 def _symbol_error_rate(
-    model: Any, store: AudioStore, references: list[list[int]], blank_id: int
+    model: Any, store: AudioStore, references: list[list[int]], blank_id: int, normalise: bool
 ) -> dict[str, float]:
-    """IPA symbol error rate of held-out pseudo-sentences, without augmentation."""
+    """Symbol error rate of the held-out utterances, without augmentation."""
     lengths = [int(length) for length in store.lengths[: len(references)]]
+    masked = uses_mask(model)
     edits = 0
-    for group in buckets(lengths, 40.0):
-        inputs, mask = pad([normalised(store.clip(index)) for index in group])
-        logits = model(inputs, attention_mask=mask).logits.numpy()
+    for group in buckets(lengths, 40.0, equal_only=not masked):
+        clips = [store.clip(index) for index in group]
+        inputs, mask = pad([normalised(clip) if normalise else clip for clip in clips])
+        shown = mask.to(model.device) if masked else None
+        logits = model(inputs.to(model.device), attention_mask=shown).logits.float().cpu().numpy()
         frames = model._get_feat_extract_output_lengths(mask.sum(-1)).tolist()
         for row, index in enumerate(group):
             edits += Levenshtein.distance(
@@ -148,76 +230,73 @@ def _symbol_error_rate(
     return {"symbol_error_rate": rate, "score": rate}
 
 
+def _digest(params: Pretrain, speech: PretrainingSpeech, objective: _Objective, world: World) -> str:
+    """Names the training. `steps` is left out: a run may be shortened or lengthened while it is under way."""
+    initial = Path(params.initial)
+    return digest_json(
+        [
+            params.model_dump(exclude={"steps", "checkpoint_every", "corpus", "initial", "processes"}),
+            world.size,
+            speech.digest,
+            objective.vocabulary.symbols,
+            digest_folder(initial) if params.initial and initial.is_dir() else params.initial,
+        ]
+    )
+
+
 def _provenance(
     params: Pretrain,
-    pool: pd.DataFrame,
-    store: AudioStore,
+    speech: PretrainingSpeech,
+    objective: _Objective,
     outcome: Outcome,
-    model: Any,
     commit: str,
     history: Path,
+    name: str,
+    world: World,
 ) -> dict[str, Any]:
-    rows = [row for row in read_history(history) if "symbol_error_rate" in row]
+    """Where the weights come from: names, hashes and hours, never a path of somebody's machine."""
+    named = {key: Path(getattr(params, key)).name for key in ("corpus", "initial")}
     return {
-        "name": "malgil-xlsr-mini",
+        "name": name,
         "command": "python -m tasks.asr.pretrain",
         "made_at": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
         "git_commit_at_start": commit,
-        "params": params.model_dump(),
-        "speech": {
-            "synthetic": "pseudo-words rendered by espeak-ng; no recording, no text of anybody, no Korean",
-            "utterances": len(pool),
-            "hours": round(float(store.lengths.sum()) / SAMPLE_RATE_HZ / 3600, 2),
-            "languages": sorted(set(pool["language"])),
-            "variants": sorted(set(pool["variant"])),
-            "variants_never_used": [voice.partition("+")[2] for voice in UNSEEN_VOICES],
-        },
+        "params": params.model_dump() | named,
+        "initial": _initial(params),
+        "speech": speech.about,
         "training": {
+            "objective": "contrastive" if objective.loss_of else "ctc",
             "steps": outcome.step,
             "hours_heard_with_repeats": round(outcome.audio_s / 3600, 2),
             "resumed_from_step": outcome.resumed_from,
             "seconds": round(outcome.seconds),
+            "processes": world.size,
             "final_loss": outcome.loss,
-            "validation": rows,
+            "validation": [row for row in read_history(history) if "loss" not in row],
         },
-        "model": {"parameters": describe(model)["parameters"]},
-        "machine": {"cpu": _cpu_name(), "cores": os.cpu_count(), "threads": torch.get_num_threads()},
-        "versions": {
-            "python": platform.python_version(),
-            **{name: version(name) for name in ("torch", "transformers", "numpy", "espeakng-loader", "soxr")},
-        },
+        "model": {"parameters": describe(objective.model)["parameters"]},
+        "machine": provenance.machine(),
+        "versions": provenance.versions(),
     }
 
 
-def _write(out_dir: Path, model: Any, vocabulary: Vocabulary, provenance: dict[str, Any]) -> None:
+def _initial(params: Pretrain) -> dict[str, str]:
+    """The checkpoint that was gone on from, by name and hash; nothing for random weights."""
+    if not params.initial:
+        return {}
+    weights = Path(params.initial) / "model.safetensors"
+    if weights.is_file():
+        return {"name": weights.parent.name, "sha256": sha256_file(weights)}
+    return {"name": params.initial}
+
+
+def _write(out_dir: Path, objective: _Objective, about: dict[str, Any]) -> None:
     with new_folder(out_dir) as folder:
-        about = {"kind": "pre-trained encoder with an IPA head", "sample_rate_hz": SAMPLE_RATE_HZ}
-        save_checkpoint(folder, model, vocabulary, about)
+        kind = {"kind": objective.kind, "sample_rate_hz": SAMPLE_RATE_HZ}
+        save_checkpoint(folder, objective.model, objective.vocabulary, kind, objective.normalise)
         weights = folder / "model.safetensors"
         size = {"sha256": sha256_file(weights), "bytes": weights.stat().st_size}
-        write_json(folder / "PROVENANCE.json", {**provenance, **size})
-
-
-def _git_commit() -> str:
-    try:
-        answer = subprocess.run(
-            ["git", "rev-parse", "HEAD"], capture_output=True, text=True, check=True, timeout=10
-        )
-    except (OSError, subprocess.SubprocessError) as error:
-        log.info("no git commit is recorded: %s", error)
-        return ""
-    return answer.stdout.strip()
-
-
-def _cpu_name() -> str:
-    try:
-        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
-    except OSError:
-        return platform.processor()
-    return next(
-        (line.partition(":")[2].strip() for line in lines if line.startswith("model name")),
-        platform.processor(),
-    )
+        write_json(folder / "PROVENANCE.json", {**about, **size})
 
 
 if __name__ == "__main__":

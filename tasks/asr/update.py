@@ -19,7 +19,7 @@ import torch
 
 from tasks.asr.augment import Example
 from tasks.asr.batching import Batch, cut_batches, rounded_up
-from tasks.asr.freeze import Freezer, Trainable
+from tasks.asr.freeze import Freezer, Trainable, head_of
 from tasks.asr.processes import World
 from tasks.asr.specaugment import Masking, SpecAugment
 from tasks.data.espeak import SAMPLE_RATE_HZ
@@ -136,7 +136,7 @@ class Updater:
             weight.requires_grad_(True)
 
     def _groups(self) -> list[dict[str, Any]]:
-        head = list(self.model.lm_head.parameters())
+        head = head_of(self.model)
         learning = {id(weight) for weight in self.freezer.weights} - {id(weight) for weight in head}
         body = [weight for weight in self.model.parameters() if id(weight) in learning]
         groups = [{"params": body, "factor": 1.0}, {"params": head, "factor": self.method.head_factor}]

@@ -13,7 +13,7 @@ from tasks.settings import SECTIONS
 
 ROOT = Path(__file__).parents[2]
 SHARED = {"decide", "publish", "registry"}  # read by the release, which is not a DVC stage
-BY_HAND = {"pretrain"}
+BY_HAND = {"pretrain", "study_asr"}
 CLASSES = {section.__name__: name for name, section in SECTIONS.items()}
 FIELD_NAMES = {"validate_": "validate"}
 

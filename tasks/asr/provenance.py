@@ -1,0 +1,49 @@
+"""What made a result: commit, machine and versions of packages. Names and numbers only, never a path."""
+
+from __future__ import annotations
+
+import logging
+import os
+import platform
+import subprocess
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import torch
+
+log = logging.getLogger("malgil.asr.provenance")
+_PACKAGES = ("torch", "transformers", "numpy", "espeakng-loader", "soxr")
+
+
+def git_commit() -> str:
+    """The commit that is checked out, or "" where there is none."""
+    try:
+        answer = subprocess.run(
+            ["git", "rev-parse", "HEAD"], capture_output=True, text=True, check=True, timeout=10
+        )
+    except (OSError, subprocess.SubprocessError) as error:
+        log.info("no git commit is recorded: %s", error)
+        return ""
+    return answer.stdout.strip()
+
+
+def machine() -> dict[str, Any]:
+    """Processor, its cores, and the threads that torch uses."""
+    return {"cpu": _cpu_name(), "cores": os.cpu_count(), "threads": torch.get_num_threads()}
+
+
+def versions() -> dict[str, str]:
+    """Python and the packages on which a training's numbers depend."""
+    return {"python": platform.python_version(), **{name: version(name) for name in _PACKAGES}}
+
+
+def _cpu_name() -> str:
+    try:
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
+    except OSError:
+        return platform.processor()
+    return next(
+        (line.partition(":")[2].strip() for line in lines if line.startswith("model name")),
+        platform.processor(),
+    )
