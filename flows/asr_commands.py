@@ -2,6 +2,7 @@
 
     malgil asr transcribe PATHS... [--format text|json|srt|vtt|textgrid] [--out DIR]
     malgil asr study [--so-far]
+    malgil asr embed PATHS... --out FILE
 
 The bodies are in tasks/asr; what is slow to import is imported by the command that needs it.
 """
@@ -18,6 +19,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from flows.asr_study import study
+from flows.asr_embed import embed
 from flows.console import log_to_console
 from tasks.errors import DataError
 
@@ -27,6 +29,7 @@ if TYPE_CHECKING:
 
 asr = typer.Typer(name="asr", help="Use a trained recogniser.", no_args_is_help=True)
 asr.command()(study)
+asr.command()(embed)
 DEFAULT_MODEL = {"onnx": Path("build/asr/shipped"), "torch": Path("build/asr/checkpoint")}
 
 
@@ -100,7 +103,7 @@ def transcribe(
         with Progress("transcribe", total_seconds(found), "s of audio") as progress:
             failures = _write(results(found, acoustic, progress=progress), form, files, len(found) > 1)
     for failure in failures:
-        print(f"malgil: {type(failure.error).__name__}: {_named(failure)}", file=sys.stderr)
+        print(f"malgil: {type(failure.error).__name__}: {failure.told()}", file=sys.stderr)
     if failures:
         print(f"malgil: {len(failures)} of {len(found)} recordings have no text", file=sys.stderr)
         raise typer.Exit(DataError.exit_code)
@@ -140,9 +143,3 @@ def _formatted(transcription: Transcription, form: Format, several: bool) -> str
     return {Format.srt: formats.as_srt, Format.vtt: formats.as_vtt, Format.textgrid: formats.as_textgrid}[
         form
     ](transcription)
-
-
-def _named(failure: Failure) -> str:
-    """The message, with the recording's path where it is not in it."""
-    message = str(failure.error)
-    return message if failure.name in message else f"{failure.name}: {message}"

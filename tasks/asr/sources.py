@@ -35,10 +35,15 @@ class Source(NamedTuple):
 
 
 class Failure(NamedTuple):
-    """A recording without text, and why."""
+    """A recording that could not be used, and why."""
 
     name: str
     error: MalgilError
+
+    def told(self) -> str:
+        """The message, with the recording's name where it is not in it."""
+        message = str(self.error)
+        return message if self.name in message else f"{self.name}: {message}"
 
 
 def find_sources(
