@@ -19,6 +19,7 @@ from transformers import AutoConfig, AutoFeatureExtractor, AutoModelForCTC, Wav2
 from transformers.utils.logging import disable_progress_bar
 
 from tasks.artifacts import read_json, sha256_file, write_json
+from tasks.asr.streaming.shape import level_input, shape_of
 from tasks.data.espeak import SAMPLE_RATE_HZ
 from tasks.errors import ArtifactError, DataError, ModelError
 
@@ -258,6 +259,8 @@ def load_checkpoint(folder: Path) -> Checkpoint:
             "needs a whole config.json and model.safetensors",
             "make it again: `dvc repro -f train_asr`",
         ) from error
+    if shape_of(model):
+        level_input(model)
     vocabulary = read_vocabulary(folder, int(model.config.pad_token_id))
     if len(vocabulary.symbols) > model.config.vocab_size:
         raise ModelError(

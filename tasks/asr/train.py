@@ -35,6 +35,7 @@ from tasks.asr.loop import Outcome, Schedule, train_steps
 from tasks.asr.metrics import cer, wer
 from tasks.asr.model import recognise
 from tasks.asr.prepared import PreparedSpeech, read_prepared
+from tasks.asr.streaming.training import alternating, both_ways, prepare_encoder
 from tasks.data.espeak import SAMPLE_RATE_HZ
 from tasks.errors import DataError
 from tasks.resume import ResumableState
@@ -66,7 +67,8 @@ def train(
     key = _digest(params, data)
     model = load_encoder(params.encoder, vocabulary, params.seed, params.from_scratch)
     model.to("cuda" if torch.cuda.is_available() else "cpu")
-    normalise = normalises(params.encoder)
+    streams = prepare_encoder(model, params)
+    normalise = normalises(params.encoder) and not streams
     log.info("%d utterances, %.2f hours, %d parameters", len(rows), _hours(store), model.num_parameters())
     how = Augmentation(params.joined_share, params.max_joined, params.max_silence_s, params.noise_share)
     state = ResumableState(work_dir / "checkpoints", key)
@@ -79,9 +81,14 @@ def train(
             joined += space + labels[part]
         return joined
 
+    plans = plan_batches(store.lengths, how, params.batch_seconds, params.seed)
+
+    def rates(current: Any) -> dict[str, float]:
+        return validation_rates(Checkpoint(current, vocabulary, normalise, {}), heard, heard_store)
+
     outcome = train_steps(
         model,
-        plan_batches(store.lengths, how, params.batch_seconds, params.seed),
+        alternating(plans, model, params.full_context_share, params.seed) if streams else plans,
         store,
         labels_of,
         Schedule(
@@ -93,7 +100,7 @@ def train(
         ),
         state,
         lambda resume_step: JsonlTracker(history, resume_step),
-        lambda current: validation_rates(Checkpoint(current, vocabulary, normalise, {}), heard, heard_store),
+        lambda current: both_ways(current, lambda: rates(current)) if streams else rates(current),
         "train asr",
         normalise,
         params.head_factor,

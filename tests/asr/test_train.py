@@ -55,6 +55,10 @@ def finished(
         max_joined=3,
         max_silence_s=0.3,
         noise_share=0.5,
+        chunk_frames=0,
+        left_chunks=2,
+        right_frames=1,
+        full_context_share=0.3,
         evaluate_every=30,
         checkpoint_every=4,
     )
