@@ -1,6 +1,7 @@
 """The commands `malgil asr ...`: a finished recogniser at work.
 
     malgil asr transcribe PATHS... [--format text|json|srt|vtt|textgrid] [--out DIR]
+    malgil asr stream FILE|-
 
 The bodies are in tasks/asr; what is slow to import is imported by the command that needs it.
 """
@@ -16,6 +17,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from flows.asr_stream import stream
 from flows.console import log_to_console
 from tasks.errors import DataError
 
@@ -24,6 +26,7 @@ if TYPE_CHECKING:
     from tasks.asr.sources import Failure
 
 asr = typer.Typer(name="asr", help="Use a trained recogniser.", no_args_is_help=True)
+asr.command()(stream)
 DEFAULT_MODEL = {"onnx": Path("build/asr/shipped"), "torch": Path("build/asr/checkpoint")}
 
 

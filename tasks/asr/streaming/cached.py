@@ -41,7 +41,7 @@ class CachedEncoder:
             raise ModelError(
                 "cached streaming of a checkpoint that was not fine-tuned in chunks",
                 "its config.json must hold malgil_streaming",
-                "fine-tune one with train_asr.chunk_frames=16 (docs/how-to/stream.md), or use --mode windowed",
+                "fine-tune with train_asr.chunk_frames (docs/how-to/stream.md), or use --mode windowed",
             )
         check_architecture(model)
         hear_chunks(model, True)

@@ -1,4 +1,4 @@
-"""Samples to convolution features as they come in, exactly those of one pass over all the audio. No command."""
+"""Samples to convolution features as they come in, exactly those of one pass over the whole. No command."""
 
 from __future__ import annotations
 

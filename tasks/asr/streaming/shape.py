@@ -89,10 +89,10 @@ def bound_positions(model: Any, right_frames: int) -> None:
     loads the weights.
     """
     gains = positional(model).parametrizations.weight.original0  # (1, 1, kernel)
-    keep = taps_right(gains.shape[-1]) <= right_frames
+    keep = (taps_right(gains.shape[-1]) <= right_frames).to(gains.device)
     with torch.no_grad():
         gains *= keep
-    gains.register_hook(lambda gradient: gradient * keep.to(gradient.device))
+    gains.register_hook(lambda gradient: gradient * keep)
 
 
 def taps_right(kernel: int) -> torch.Tensor:

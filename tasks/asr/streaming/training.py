@@ -32,14 +32,16 @@ def prepare_encoder(model: Any, params: TrainAsr) -> bool:
     return bool(params.chunk_frames)
 
 
-def alternating(plans: Iterator[Plan], model: Any, share: float, seed: int) -> Iterator[Plan]:
+def alternating(
+    plans: Iterator[Plan], model: Any, share: float, seed: int, per_step: int = 1
+) -> Iterator[Plan]:
     """The plans as they are; before each is handed out the model is set to hear its step whole or in chunks.
 
     Which of the two depends on seed and step alone, so a resumed training takes the same. `share` of the
-    steps are whole.
+    steps are whole; a step takes `per_step` plans.
     """
-    for step, plan in enumerate(plans):
-        hear_chunks(model, bool(np.random.default_rng((seed, step)).random() >= share))
+    for number, plan in enumerate(plans):
+        hear_chunks(model, bool(np.random.default_rng((seed, number // per_step)).random() >= share))
         yield plan
 
 
