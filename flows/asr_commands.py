@@ -3,6 +3,7 @@
     malgil asr transcribe PATHS... [--format text|json|srt|vtt|textgrid] [--out DIR]
     malgil asr study [--so-far]
     malgil asr embed PATHS... --out FILE
+    malgil asr stream FILE|-
 
 The bodies are in tasks/asr; what is slow to import is imported by the command that needs it.
 """
@@ -18,8 +19,9 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from flows.asr_study import study
 from flows.asr_embed import embed
+from flows.asr_stream import stream
+from flows.asr_study import study
 from flows.console import log_to_console
 from tasks.errors import DataError
 
@@ -30,6 +32,7 @@ if TYPE_CHECKING:
 asr = typer.Typer(name="asr", help="Use a trained recogniser.", no_args_is_help=True)
 asr.command()(study)
 asr.command()(embed)
+asr.command()(stream)
 DEFAULT_MODEL = {"onnx": Path("build/asr/shipped"), "torch": Path("build/asr/checkpoint")}
 
 

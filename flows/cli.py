@@ -5,6 +5,7 @@
     malgil up [--prefect-port N] [--mlflow-port N]
     malgil pretrain
     malgil asr transcribe PATHS...
+    malgil asr stream FILE|-
 
 Known errors become one message and an exit code (docs/reference/cli.md). What is slow to import is
 imported by the command that needs it.

@@ -168,6 +168,16 @@ class TrainAsr(Section):
     early_stopping_patience: int = setting(
         "evaluations without a better CER after which training ends; 0: never", "evaluations", ge=0
     )
+    chunk_frames: int = setting(
+        "attention in chunks, for streaming with caches; 0: whole utterances", "frames of 20 ms", ge=0
+    )
+    left_chunks: int = setting("earlier chunks that a chunk attends to, with chunk_frames", "chunks", ge=0)
+    right_frames: int = setting(
+        "look-ahead of the positional convolution, with chunk_frames", "frames of 20 ms", ge=0
+    )
+    full_context_share: float = setting(
+        "steps on whole utterances all the same, with chunk_frames", "fraction", ge=0, le=1
+    )
     evaluate_every: int = setting("steps between looks at the validation split", "steps", ge=1)
     checkpoint_every: int = setting("steps between resumable checkpoints", "steps", ge=1)
 

@@ -21,6 +21,7 @@ from transformers.utils.logging import disable_progress_bar
 
 from tasks.artifacts import read_json, sha256_file, write_json
 from tasks.asr.layout import INDEX, MODEL_TYPES, WEIGHTS, first_line, local_folder, normalises
+from tasks.asr.streaming.shape import level_input, shape_of
 from tasks.asr.threads import thread_count, use_threads
 from tasks.asr.vocabulary import (
     BLANK,
@@ -227,6 +228,8 @@ def load_checkpoint(folder: str | Path) -> Checkpoint:
             f"config.json has vocab_size {config.vocab_size}",
             "restore the files that belong together",
         )
+    if shape_of(model):
+        level_input(model)
     about = read_json(place / "malgil.json") if (place / "malgil.json").is_file() else {}
     return Checkpoint(model.eval(), vocabulary, normalises(place), about)
 

@@ -43,6 +43,7 @@ from tasks.asr.model import recognise
 from tasks.asr.prepared import PreparedSpeech, read_prepared
 from tasks.asr.processes import World, join, launch, launched
 from tasks.asr.specaugment import Masking
+from tasks.asr.streaming.training import alternating, both_ways, prepare_encoder
 from tasks.asr.update import Method
 from tasks.data.espeak import SAMPLE_RATE_HZ
 from tasks.resume import ResumableState
@@ -87,19 +88,28 @@ def _fine_tune(
     model = load_encoder(params.encoder, vocabulary, params.seed, params.from_scratch)
     kept = not params.from_scratch and keeps_head(params.encoder, vocabulary)
     model.to(world.device)
-    normalise = normalises(params.encoder)
+    streams = prepare_encoder(model, params)
+    normalise = normalises(params.encoder) and not streams
     log.info("%d utterances, %.2f hours, %d parameters", len(rows), _hours(store), model.num_parameters())
     state = ResumableState(work_dir / "checkpoints", key)
     history = work_dir / "history.jsonl"
+    plans = plan_batches(store.lengths, _augmentation(params), params.batch_seconds, params.seed)
+    if streams:
+        per_step = params.accumulation * world.size
+        plans = alternating(plans, model, params.full_context_share, params.seed, per_step)
+
+    def rates(current: Any) -> dict[str, float]:
+        return validation_rates(Checkpoint(current, vocabulary, normalise, {}), heard, heard_store)
+
     outcome = train_steps(
         model,
-        plan_batches(store.lengths, _augmentation(params), params.batch_seconds, params.seed),
+        plans,
         store,
         _joined(labels, vocabulary.encode(" ")),
         _schedule(params),
         state,
         lambda resume_step: JsonlTracker(history, resume_step),
-        lambda current: validation_rates(Checkpoint(current, vocabulary, normalise, {}), heard, heard_store),
+        lambda current: both_ways(current, lambda: rates(current)) if streams else rates(current),
         "train asr",
         normalise,
         _method(params, kept),

@@ -1,0 +1,112 @@
+"""The command `malgil asr stream FILE|-`: text while it is spoken.
+
+    malgil asr stream FILE|- [--model DIR] [--mode cached|windowed|auto] [--json] [--realtime]
+    malgil asr stream --microphone
+
+The body is in tasks/asr/streaming.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Mapping
+from enum import StrEnum
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from flows.console import log_to_console
+from tasks.errors import DataError
+
+if TYPE_CHECKING:
+    from tasks.asr.streaming.recogniser import Partial
+
+_CLEAR, _DIM, _PLAIN = "\r\x1b[K", "\x1b[2m", "\x1b[0m"
+
+
+class Mode(StrEnum):
+    """How the logits are computed."""
+
+    auto = "auto"
+    cached = "cached"
+    windowed = "windowed"
+
+
+def stream(
+    source: Annotated[
+        str | None, typer.Argument(metavar="FILE|-", help="recording; - is raw s16le at 16 kHz, or WAV")
+    ] = None,
+    model: Annotated[Path, typer.Option(help="folder of a checkpoint")] = Path("build/asr/checkpoint"),
+    mode: Annotated[Mode, typer.Option(help="auto: cached where the checkpoint can")] = Mode.auto,
+    as_json: Annotated[bool, typer.Option("--json", help="a JSON object per line")] = False,
+    realtime: Annotated[bool, typer.Option("--realtime", help="at the pace of speech")] = False,
+    microphone: Annotated[bool, typer.Option("--microphone", help="hear the default microphone")] = False,
+    greedy: Annotated[bool, typer.Option("--greedy", help="without the n-gram model")] = False,
+    silence_s: Annotated[float, typer.Option(help="silence that ends a segment, in seconds")] = 0.8,
+) -> None:
+    """Text of a stream while it is spoken; the final text of a segment once a silence ends it."""
+    from tasks.asr.streaming import source as sources
+
+    log_to_console()
+    sys.stdout.reconfigure(encoding="utf-8")  # type: ignore[union-attr]  # whatever the locale says
+    if (source is None) != microphone:
+        raise DataError(
+            "a stream from two places" if microphone else "no stream",
+            "needs one of FILE, - and --microphone",
+            "`malgil asr stream recording.wav`",
+        )
+    if source == "-":
+        blocks = sources.from_bytes(sys.stdin.buffer)
+    else:
+        blocks = sources.from_microphone() if source is None else sources.from_file(Path(source))
+
+    from tasks.asr.streaming.recogniser import StreamingRecognizer
+    from tasks.asr.streaming.session import run_stream
+
+    # a published version has its checkpoint in a folder below the ONNX file
+    folder = model / "checkpoint" if (model / "checkpoint" / "config.json").is_file() else model
+    recogniser = StreamingRecognizer.load(folder, mode.value, not greedy, silence_s)
+    show = _json_line if as_json else _in_place if sys.stdout.isatty() else _line
+    final, delays = run_stream(recogniser, blocks, show, realtime)
+    about = {
+        "mode": recogniser.encoder.mode,
+        "latency_s": round(recogniser.encoder.latency_s, 3),
+        **delays.summary(),
+    }
+    if as_json:
+        print(json.dumps({"text": final.text, **about}, ensure_ascii=False), flush=True)
+    else:
+        _say(about)
+
+
+def _json_line(partial: Partial) -> None:
+    from dataclasses import asdict
+
+    print(json.dumps(asdict(partial), ensure_ascii=False), flush=True)
+
+
+def _line(partial: Partial) -> None:
+    """A final text as it is, a text that grows behind a tilde."""
+    print(partial.text if partial.final else f"~ {partial.text}", flush=True)
+
+
+def _in_place(partial: Partial) -> None:
+    ending = "\n" if partial.final else ""
+    print(f"{_CLEAR}{partial.committed}{_DIM}{partial.tentative}{_PLAIN}", end=ending, flush=True)
+
+
+def _say(about: Mapping[str, object]) -> None:
+    """The delays, on standard error."""
+
+    def seconds(name: str) -> str:
+        return "–" if about[name] is None else f"{about[name]} s"
+
+    print(
+        f"{about['mode']} (latency {about['latency_s']} s): first text {seconds('first_partial_s')} "
+        f"after its sound, final text {seconds('final_s')} after the last sound of a segment "
+        f"and {seconds('end_s')} after the end; "
+        f"{about['audio_s']} s at {about['times_real_time']}x real time",
+        file=sys.stderr,
+    )

@@ -1,0 +1,1 @@
+"""Speech recognised while it is spoken: streaming checkpoints, caches, partial texts. No command."""
