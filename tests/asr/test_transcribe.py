@@ -455,7 +455,7 @@ def test_the_command_writes_a_file_per_recording(
 ) -> None:
     monkeypatch.setattr(asr_commands, "log_to_console", lambda: None)
     out = tmp_path / "out"
-    given = [odd / "deep", odd / "clipped.ogg", "--model", checkpoint, "--greedy", "--out", out]
+    given = [odd / "deep", odd / "clipped.ogg", "--model", checkpoint, "--decoder", "greedy", "--out", out]
     ended = CliRunner().invoke(app, ["asr", "transcribe", *map(str, given), "--format", "textgrid"])
     assert (ended.exit_code, ended.stdout) == (0, "")
     assert sorted(path.name for path in out.iterdir()) == ["clipped.TextGrid", "good.TextGrid"]
