@@ -26,6 +26,8 @@ from flows.console import log_to_console
 from tasks.errors import DataError
 
 if TYPE_CHECKING:
+    from tasks.asr.acoustic import Acoustic
+    from tasks.asr.decode import BeamSearch
     from tasks.asr.formats import Transcription
     from tasks.asr.sources import Failure
 
@@ -44,6 +46,14 @@ class Format(StrEnum):
     srt = "srt"
     vtt = "vtt"
     textgrid = "textgrid"
+
+
+class Decoder(StrEnum):
+    """How logits become text."""
+
+    greedy = "greedy"
+    beam = "beam"
+    lm = "lm"
 
 
 class Backend(StrEnum):
@@ -72,10 +82,25 @@ def transcribe(
     backend: Annotated[
         Backend | None, typer.Option(help="the shipped ONNX file or the torch checkpoint; as --model holds")
     ] = None,
-    greedy: Annotated[bool, typer.Option("--greedy", help="without the n-gram model")] = False,
+    decoder: Annotated[
+        Decoder | None, typer.Option(help="the best symbols, a beam search, or one with an n-gram model")
+    ] = None,
+    beam_size: Annotated[
+        int | None, typer.Option(min=1, max=1000, help="hypotheses kept per frame (beam, lm)")
+    ] = None,
+    lm: Annotated[
+        Path | None, typer.Option(help="your own n-gram model of symbols: ARPA, gzipped or not")
+    ] = None,
+    hot_word: Annotated[
+        list[str] | None, typer.Option(help="a word or phrase to expect; several times for several")
+    ] = None,
+    hot_words: Annotated[Path | None, typer.Option(help="file with a hot word per line")] = None,
+    hot_word_weight: Annotated[
+        float | None, typer.Option(min=0.0, max=20.0, help="nats per symbol of a hot word; 3")
+    ] = None,
     batch_seconds: Annotated[
         float, typer.Option(min=1.0, max=3600.0, help="padded audio per batch, in seconds (torch)")
-    ] = 60.0,
+    ] = 10.0,
     out: Annotated[Path | None, typer.Option(help="folder for one file per recording")] = None,
 ) -> None:
     """Text, subtitles and word times of recordings of any length."""
@@ -92,12 +117,8 @@ def transcribe(
                 "name a folder: --out DIR",
             )
         files = sources.output_files(found, out, SUFFIXES[form]) if out else {}
-
-        from tasks.asr.acoustic import load_acoustic
-
-        chosen = backend.value if backend else None if model else "onnx"
-        folder = model or DEFAULT_MODEL[chosen or "onnx"]
-        acoustic = load_acoustic(folder, chosen, batch_seconds, use_search=not greedy)
+        acoustic = _acoustic(model, backend, batch_seconds)
+        acoustic.search = _search(acoustic, decoder, beam_size, lm, hot_word, hot_words, hot_word_weight)
 
         from tasks.asr.transcribe import total_seconds
         from tasks.asr.transcribe import transcribe as results
@@ -110,6 +131,33 @@ def transcribe(
     if failures:
         print(f"malgil: {len(failures)} of {len(found)} recordings have no text", file=sys.stderr)
         raise typer.Exit(DataError.exit_code)
+
+
+def _acoustic(model: Path | None, backend: Backend | None, batch_seconds: float) -> Acoustic:
+    """The recogniser that the options name."""
+    from tasks.asr.acoustic import load_acoustic
+
+    chosen = backend.value if backend else None if model else "onnx"
+    return load_acoustic(model or DEFAULT_MODEL[chosen or "onnx"], chosen, batch_seconds, use_search=True)
+
+
+def _search(
+    acoustic: Acoustic,
+    decoder: Decoder | None,
+    beam_size: int | None,
+    lm: Path | None,
+    hot_word: list[str] | None,
+    hot_words: Path | None,
+    hot_word_weight: float | None,
+) -> BeamSearch | None:
+    """The search that the options ask for."""
+    from tasks.asr.hot_words import WEIGHT
+    from tasks.asr.search import Wanted, choose_search, read_hot_words
+
+    words = (*(hot_word or ()), *(read_hot_words(hot_words) if hot_words else ()))
+    weight = WEIGHT if hot_word_weight is None else hot_word_weight
+    wanted = Wanted(decoder.value if decoder else None, beam_size, lm, words, weight)
+    return choose_search(acoustic.search, acoustic.vocabulary, wanted)
 
 
 def _write(

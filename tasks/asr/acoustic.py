@@ -6,7 +6,8 @@ grid of frames, and logits of windows that are already normalised. No command.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -14,8 +15,8 @@ import numpy as np
 import torch
 
 from tasks.artifacts import sha256_file
-from tasks.asr.batching import buckets, pad, uses_mask
-from tasks.asr.checkpoint import Vocabulary, use_threads
+from tasks.asr.batching import buckets, pad, rounded_up, uses_mask
+from tasks.asr.checkpoint import Vocabulary, thread_count, use_threads
 from tasks.asr.decode import BeamSearch
 from tasks.asr.model import ONNX_NAME, OnnxRecogniser, TorchRecogniser
 from tasks.asr.windows import Grid, measure_grid
@@ -23,7 +24,9 @@ from tasks.errors import ModelError
 
 Audio = np.ndarray[Any, np.dtype[np.float32]]
 Logits = np.ndarray[Any, np.dtype[np.float32]]
-_SORTED_BATCHES = 4  # windows of so many batches are sorted together, so that a batch pads little
+# Windows of so much audio are computed together: enough that a sorted batch pads little and that every
+# worker has something to do until the end.
+POOL_S = 160.0
 BACKENDS = ("onnx", "torch")
 
 
@@ -50,6 +53,29 @@ class Acoustic(Protocol):
         """Logits (frames, vocabulary) per input; inputs are normalised where `normalise` says so."""
 
 
+class Workers:
+    """Threads that each compute one batch at a time, alone: `thread_count()` of them.
+
+    A small model gains little from several threads in one operation, and everything from several batches
+    at once. What a batch gives does not depend on how many there are.
+    """
+
+    def __init__(self) -> None:
+        self.count = thread_count()
+        # A thread's own setting of torch: one batch, one core.
+        self._pool = ThreadPoolExecutor(self.count, "malgil-asr", torch.set_num_threads, (1,))
+
+    def map(self, compute: Callable[[list[int]], list[Logits]], groups: list[list[int]]) -> list[Logits]:
+        """`compute` of every group of indices, the longest audio first; the results by index."""
+        found: list[Logits] = [np.zeros((0, 0), np.float32)] * sum(len(group) for group in groups)
+        work = groups[::-1]
+        results = self._pool.map(compute, work) if self.count > 1 else map(compute, work)
+        for group, rows in zip(work, results, strict=True):
+            for index, row in zip(group, rows, strict=True):
+                found[index] = row
+        return found
+
+
 class TorchAcoustic:
     """A Hugging Face CTC folder, in padded batches of `batch_seconds` with masks."""
 
@@ -62,7 +88,8 @@ class TorchAcoustic:
         self.search = recogniser.search if use_search else None
         self.sha256 = sha256_file(folder / "model.safetensors")
         self.batch_seconds = batch_seconds
-        self.pool_seconds = _SORTED_BATCHES * batch_seconds
+        self.workers = Workers()
+        self.pool_seconds = max(POOL_S, 4 * self.workers.count * batch_seconds)
         self.grid = measure_grid(lambda samples: int(self._frames(torch.tensor([samples]))[0]))
 
     def _frames(self, samples: torch.Tensor) -> torch.Tensor:
@@ -72,27 +99,34 @@ class TorchAcoustic:
     def logits(self, audio: Sequence[Audio]) -> list[Logits]:
         """See `Acoustic`."""
         masked = uses_mask(self.model)
-        found: list[Logits] = [np.zeros((0, 0), np.float32)] * len(audio)
-        with torch.inference_mode():
-            for group in buckets([len(a) for a in audio], self.batch_seconds, equal_only=not masked):
-                inputs, mask = pad([audio[index] for index in group])
-                rows = self.model(inputs, attention_mask=mask if masked else None).logits.float().numpy()
-                for row, index, frames in zip(rows, group, self._frames(mask.sum(-1)).tolist(), strict=True):
-                    found[index] = row[: int(frames)]
-        return found
+
+        def compute(group: list[int]) -> list[Logits]:
+            clips = [audio[index] for index in group]
+            longest = max(len(clip) for clip in clips)
+            # alone, or all of one length: nothing is padded, and without a mask attention is faster
+            shown = masked and any(len(clip) < longest for clip in clips)
+            inputs, mask = pad(clips, rounded_up(longest) if shown else longest)
+            with torch.inference_mode():
+                rows = self.model(inputs, attention_mask=mask if shown else None).logits.float().numpy()
+            frames = self._frames(mask.sum(-1)).tolist()
+            return [row[: int(count)] for row, count in zip(rows, frames, strict=True)]
+
+        lengths = [len(clip) for clip in audio]
+        return self.workers.map(compute, buckets(lengths, self.batch_seconds, equal_only=not masked))
 
 
 class OnnxAcoustic:
     """The shipped ONNX file, window by window: it has no mask, so nothing is padded."""
 
     def __init__(self, folder: Path, use_search: bool = True) -> None:
-        recogniser = OnnxRecogniser(folder)
+        recogniser = OnnxRecogniser(folder, threads=1)
         self._session = recogniser.session
         self.vocabulary = recogniser.vocabulary
         self.normalise = recogniser.normalise
         self.search = recogniser.search if use_search else None
         self.sha256 = recogniser.sha256
-        self.pool_seconds = 0.0
+        self.workers = Workers()
+        self.pool_seconds = POOL_S if self.workers.count > 1 else 0.0
         self.grid = measure_grid(lambda samples: len(self._run(np.zeros(samples, np.float32))))
 
     def _run(self, audio: Audio) -> Logits:
@@ -101,7 +135,11 @@ class OnnxAcoustic:
 
     def logits(self, audio: Sequence[Audio]) -> list[Logits]:
         """See `Acoustic`."""
-        return [self._run(window) for window in audio]
+        lengths = [len(clip) for clip in audio]
+        order = sorted(range(len(audio)), key=lambda index: lengths[index])
+        return self.workers.map(
+            lambda group: [self._run(audio[index]) for index in group], [[index] for index in order]
+        )
 
 
 def load_acoustic(folder: Path, backend: str | None, batch_seconds: float, use_search: bool) -> Acoustic:

@@ -85,6 +85,21 @@ def align(log_p: Array, labels: Sequence[int], blank_id: int = 0) -> list[Span]:
     return _spans(_path(came, state), np.exp(emissions), len(labels))
 
 
+def best_path(logits: Array, blank_id: int = 0) -> tuple[list[int], list[Span]]:
+    """Labels of the best symbol of every frame, collapsed (greedy decoding), and their frames.
+
+    The best of all paths reads these labels, so it is also their best path: what `align` would find, for a
+    hundredth of its time.
+    """
+    best = logits.argmax(axis=-1)
+    edges = np.flatnonzero(np.diff(best, prepend=-1, append=-1)).tolist()
+    shifted = logits.astype(np.float64) - logits.max(axis=-1, keepdims=True)
+    posteriors = 1.0 / np.exp(shifted).sum(axis=-1)
+    runs = [(int(best[start]), start, end) for start, end in pairwise(edges) if best[start] != blank_id]
+    spans = [Span(start, end, float(posteriors[start:end].mean())) for _, start, end in runs]
+    return [label for label, _, _ in runs], spans
+
+
 def _path(came: Array, last: int) -> Array:
     """The state at every frame, followed back from the `last`."""
     path = np.empty(len(came), dtype=np.int64)

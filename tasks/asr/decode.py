@@ -14,12 +14,15 @@ from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from itertools import groupby
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from tasks.asr.vocabulary import SPACE, Vocabulary
 from tasks.errors import ModelError
+
+if TYPE_CHECKING:
+    from tasks.asr.hot_words import HotWords
 
 
 @dataclass(frozen=True)
@@ -59,33 +62,37 @@ class BeamSearch:
     """Beam search over the symbols of a vocabulary, with an n-gram model of them.
 
     Args:
-        arpa: text of the n-gram model (`language_model.estimate`).
+        arpa: text of the n-gram model (`language_model.estimate`); None: the acoustics alone.
         options: how far it looks and how much it listens.
+        hot_words: what it is to expect.
 
     Raises:
         ModelError: KenLM cannot read it.
     """
 
-    def __init__(self, arpa: str, vocabulary: Vocabulary, options: SearchOptions = SearchOptions()) -> None:
-        from flashlight.lib.text.decoder import CriterionType, LexiconFreeDecoder, LexiconFreeDecoderOptions
-        from flashlight.lib.text.decoder.kenlm import KenLM
-        from flashlight.lib.text.dictionary import Dictionary
+    def __init__(
+        self,
+        arpa: str | None,
+        vocabulary: Vocabulary,
+        options: SearchOptions = SearchOptions(),
+        hot_words: HotWords | None = None,
+    ) -> None:
+        from flashlight.lib.text.decoder import (
+            CriterionType,
+            LexiconFreeDecoder,
+            LexiconFreeDecoderOptions,
+            ZeroLM,
+        )
 
-        self.vocabulary = vocabulary
-        with tempfile.TemporaryDirectory() as folder, _native_stderr_off():
-            path = Path(folder) / "model.arpa"
-            path.write_text(arpa, encoding="utf-8")
-            try:
-                language_model = KenLM(str(path), Dictionary(list(vocabulary.symbols)))
-            except RuntimeError as error:
-                raise ModelError(
-                    f"KenLM cannot read the n-gram model ({error})",
-                    "must be an ARPA text as train_asr writes it",
-                    "make it again: `dvc repro -f train_asr export_asr`",
-                ) from error
+        self.vocabulary, self.arpa, self.options = vocabulary, arpa, options
         chosen = LexiconFreeDecoderOptions(**asdict(options), criterion_type=CriterionType.CTC)
+        self._language_model = ZeroLM() if arpa is None else _kenlm(arpa, vocabulary)
+        if hot_words is not None:
+            from tasks.asr.hot_words import Boosted
+
+            self._language_model = Boosted(self._language_model, hot_words, options.lm_weight)
         space = vocabulary.ids.get(SPACE, vocabulary.blank_id)
-        self._decoder = LexiconFreeDecoder(chosen, language_model, space, vocabulary.blank_id, [])
+        self._decoder = LexiconFreeDecoder(chosen, self._language_model, space, vocabulary.blank_id, [])
 
     def labels(self, logits: np.ndarray[Any, Any]) -> list[int]:
         """Label ids of one utterance from logits (frames, vocabulary)."""
@@ -100,6 +107,23 @@ class BeamSearch:
     def text(self, logits: np.ndarray[Any, Any]) -> str:
         """Text of one utterance from logits (frames, vocabulary), composed to NFC."""
         return self.vocabulary.decode(self.labels(logits))
+
+
+def _kenlm(arpa: str, vocabulary: Vocabulary) -> Any:
+    from flashlight.lib.text.decoder.kenlm import KenLM
+    from flashlight.lib.text.dictionary import Dictionary
+
+    with tempfile.TemporaryDirectory() as folder, _native_stderr_off():
+        path = Path(folder) / "model.arpa"
+        path.write_text(arpa, encoding="utf-8")
+        try:
+            return KenLM(str(path), Dictionary(list(vocabulary.symbols)))
+        except RuntimeError as error:
+            raise ModelError(
+                f"KenLM cannot read the n-gram model ({error})",
+                "must be an ARPA text as train_asr writes it",
+                "make it again: `dvc repro -f train_asr export_asr`",
+            ) from error
 
 
 def _collapsed(path: list[int], blank_id: int) -> list[int]:

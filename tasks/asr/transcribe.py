@@ -19,10 +19,9 @@ from typing import Any
 import numpy as np
 
 from tasks.asr.acoustic import Acoustic
-from tasks.asr.align import Spoken, align, log_posteriors, spell
+from tasks.asr.align import Spoken, align, best_path, log_posteriors, spell
 from tasks.asr.augment import normalised
 from tasks.asr.checkpoint import SPACE, SPECIAL
-from tasks.asr.decode import greedy, greedy_labels
 from tasks.asr.formats import Interval, Transcription
 from tasks.asr.model import check_audio
 from tasks.asr.recording import Recording, read_header, stretches, survey
@@ -208,8 +207,11 @@ class _Job:
         """Text and times of the first `frames` that wait."""
         logits, self.pending = self.pending[:frames], self.pending[frames:]
         vocabulary, search = self.acoustic.vocabulary, self.acoustic.search
-        labels = search.labels(logits) if search else greedy_labels(logits, vocabulary.blank_id)
-        spans = align(log_posteriors(logits), labels, vocabulary.blank_id)
+        labels, spans = best_path(logits, vocabulary.blank_id)
+        self.greedy.append(vocabulary.decode(labels))
+        if search:
+            labels = search.labels(logits)
+            spans = align(log_posteriors(logits), labels, vocabulary.blank_id)
         symbols = (vocabulary.symbols[label] for label in labels)
         texts = [" " if s == SPACE else "" if s in SPECIAL else s for s in symbols]
         for word in spell(texts, spans):
@@ -223,7 +225,6 @@ class _Job:
                     min(character.confidence for character in characters),
                 )
             )
-        self.greedy.append(greedy(logits, vocabulary))
         self.pending_from += frames
 
     def _interval(self, spoken: Spoken) -> Interval:

@@ -5,7 +5,7 @@ from itertools import groupby, product
 import numpy as np
 import pytest
 
-from tasks.asr.align import Span, Spoken, align, log_posteriors, spell
+from tasks.asr.align import Span, Spoken, align, best_path, log_posteriors, spell
 from tasks.errors import DataError
 
 
@@ -95,3 +95,15 @@ def test_characters_lie_on_their_jamo(
     texts = [{"|": " ", "_": ""}.get(symbol, symbol) for symbol in symbols.split()]
     spans = [Span(frame, frame + 1, posterior) for frame, posterior in enumerate(sure)]
     assert spell(texts, spans) == [[Spoken(*character) for character in word] for word in words]
+
+
+@pytest.mark.parametrize("blank", [0, 2])
+@pytest.mark.parametrize("frames", [0, 1, 7, 60])
+def test_the_greedy_path_is_what_alignment_finds(frames: int, blank: int) -> None:
+    for seed in range(5):
+        logits = np.random.default_rng(seed).standard_normal((frames, 4)).astype(np.float32)
+        labels, spans = best_path(logits, blank)
+        expected = align(log_posteriors(logits), labels, blank)
+        assert [(s.start, s.end) for s in spans] == [(s.start, s.end) for s in expected]
+        assert [s.posterior for s in spans] == pytest.approx([s.posterior for s in expected])
+        assert labels == [key for key, _ in groupby(logits.argmax(axis=-1).tolist()) if key != blank]

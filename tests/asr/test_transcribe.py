@@ -26,6 +26,7 @@ from flows import asr_commands
 from flows.cli import app
 from tasks.asr import language_model, recording, transcribe
 from tasks.asr.acoustic import OnnxAcoustic, TorchAcoustic, load_acoustic
+from tasks.asr.align import Span
 from tasks.asr.augment import normalised
 from tasks.asr.checkpoint import Vocabulary, load_encoder, save_checkpoint
 from tasks.asr.export import export
@@ -232,11 +233,11 @@ def test_joined_logits_are_those_of_one_pass_but_for_context(
     """Two seconds from a cut, a window's logits are those of the whole to 5% of what they vary by."""
     decoded: list[Array] = []
 
-    def listen(logits: Array, blank_id: int) -> list[int]:
+    def listen(logits: Array, blank_id: int) -> tuple[list[int], list[Span]]:
         decoded.append(logits)
-        return []
+        return [], []
 
-    monkeypatch.setattr(transcribe, "greedy_labels", listen)
+    monkeypatch.setattr(transcribe, "best_path", listen)
     acoustic = TorchAcoustic(checkpoint, 60.0, use_search=False)
     run([noises[-1]], acoustic, window_s=5.0)
     joined, cut = np.concatenate(decoded), len(decoded)
@@ -288,18 +289,18 @@ def test_memory_does_not_grow_with_the_recording(tmp_path: Path, monkeypatch: py
     spoken(babble(1_500), tmp_path / "long.wav")
     asked: list[int] = []
     decoded: list[int] = []
-    read, labels = soundfile.SoundFile.read, transcribe.greedy_labels
+    read, labels = soundfile.SoundFile.read, transcribe.best_path
 
     def watched(file: Any, frames: int = -1, **how: Any) -> Any:
         asked.append(frames)
         return read(file, frames, **how)
 
-    def counted(logits: Array, blank_id: int) -> list[int]:
+    def counted(logits: Array, blank_id: int) -> tuple[list[int], list[Span]]:
         decoded.append(len(logits))
         return labels(logits, blank_id)
 
     monkeypatch.setattr(soundfile.SoundFile, "read", watched)
-    monkeypatch.setattr(transcribe, "greedy_labels", counted)
+    monkeypatch.setattr(transcribe, "best_path", counted)
     acoustic = Heard()
     (found,) = run([tmp_path / "long.wav"], acoustic)
     assert found.duration_s > 400
@@ -458,7 +459,7 @@ def test_the_command_writes_a_file_per_recording(
 ) -> None:
     monkeypatch.setattr(asr_commands, "log_to_console", lambda: None)
     out = tmp_path / "out"
-    given = [odd / "deep", odd / "clipped.ogg", "--model", checkpoint, "--greedy", "--out", out]
+    given = [odd / "deep", odd / "clipped.ogg", "--model", checkpoint, "--decoder", "greedy", "--out", out]
     ended = CliRunner().invoke(app, ["asr", "transcribe", *map(str, given), "--format", "textgrid"])
     assert (ended.exit_code, ended.stdout) == (0, "")
     assert sorted(path.name for path in out.iterdir()) == ["clipped.TextGrid", "good.TextGrid"]

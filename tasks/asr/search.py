@@ -1,0 +1,127 @@
+"""Which search decodes: what the user asks for, and what the recogniser carries. No command.
+
+Three decoders: `greedy` (the best symbol of every frame), `beam` (the likeliest text by the acoustics
+alone) and `lm` (with an n-gram model of the vocabulary's symbols: the recogniser's, or the user's own).
+"""
+
+from __future__ import annotations
+
+import gzip
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from tasks.asr.checkpoint import Vocabulary
+from tasks.asr.decode import BeamSearch, SearchOptions
+from tasks.asr.hot_words import WEIGHT, HotWords
+from tasks.asr.language_model import BEGIN, END, OTHER
+from tasks.errors import DataError, MalgilError, ModelError, explain_os_error
+
+DECODERS = ("greedy", "beam", "lm")
+_NAMED = 5  # symbols that a message lists
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """What the user asks for; nothing: what the recogniser ships with.
+
+    Attributes:
+        decoder: one of `DECODERS`.
+        beam_size: hypotheses kept per frame.
+        arpa: an n-gram model of symbols instead of the recogniser's, ARPA text or gzipped.
+        hot_words: words and phrases to expect.
+        hot_word_weight: nats per symbol of them.
+    """
+
+    decoder: str | None = None
+    beam_size: int | None = None
+    arpa: Path | None = None
+    hot_words: tuple[str, ...] = ()
+    hot_word_weight: float = WEIGHT
+
+
+def choose_search(shipped: BeamSearch | None, vocabulary: Vocabulary, wanted: Wanted) -> BeamSearch | None:
+    """The search to decode with; None is greedy.
+
+    Raises:
+        DataError: options that exclude each other, a hot word or an n-gram model that does not fit the
+            vocabulary.
+        ModelError: an n-gram model is asked for and there is none, or KenLM cannot read it.
+    """
+    if wanted == Wanted():
+        return shipped
+    asked = wanted.beam_size is not None or wanted.hot_words
+    decoder = wanted.decoder or ("lm" if wanted.arpa or shipped else "beam" if asked else "greedy")
+    if wanted.arpa and decoder != "lm":
+        raise _excluded("--lm", decoder, "lm")
+    if asked and decoder == "greedy":
+        raise _excluded("--hot-word" if wanted.hot_words else "--beam-size", decoder, "beam or lm")
+    if decoder == "greedy":
+        return None
+    options = shipped.options if shipped else SearchOptions()
+    if wanted.beam_size is not None:
+        options = replace(options, beam_size=wanted.beam_size)
+    arpa = None
+    if decoder == "lm":
+        arpa = read_arpa(wanted.arpa, vocabulary) if wanted.arpa else shipped.arpa if shipped else None
+        if arpa is None:
+            raise ModelError(
+                "this recogniser has no n-gram model",
+                "--decoder lm needs one",
+                "name your own with --lm PATH.arpa, or use --decoder beam",
+            )
+    hot = None
+    if wanted.hot_words:
+        hot = HotWords.spelled(wanted.hot_words, vocabulary, wanted.hot_word_weight)
+        # What a listed word is given before it proves to be another must not drop the others meanwhile.
+        options = replace(options, beam_threshold=options.beam_threshold + hot.most)
+    return BeamSearch(arpa, vocabulary, options, hot)
+
+
+def _excluded(option: str, decoder: str, needed: str) -> MalgilError:
+    return DataError(
+        f"{option} with --decoder {decoder}", f"needs --decoder {needed}", "leave one of them out"
+    )
+
+
+def read_arpa(path: Path, vocabulary: Vocabulary) -> str:
+    """The ARPA text of a user's file.
+
+    Raises:
+        DataError: it cannot be read, or is not a model of the vocabulary's symbols.
+    """
+    try:
+        content = path.read_bytes()
+        arpa = (gzip.decompress(content) if content[:2] == b"\x1f\x8b" else content).decode()
+    except FileNotFoundError as error:
+        raise explain_os_error(error, path) from error
+    except (OSError, EOFError, ValueError) as error:
+        raise DataError(
+            f"{path} cannot be read ({error})", "must be an ARPA text, gzipped or not", "make it again"
+        ) from error
+    said = _unigrams(arpa)
+    strange = sorted(said - {*vocabulary.symbols, BEGIN, END, OTHER})
+    if strange or not said:
+        raise DataError(
+            f"{path} predicts {', '.join(map(repr, strange[:_NAMED])) or 'nothing'}",
+            "must be an ARPA model of the recogniser's symbols (vocab.json), not of words",
+            "make it of transcripts written symbol by symbol, `|` between words (docs/how-to/transcribe.md)",
+        )
+    return arpa
+
+
+def _unigrams(arpa: str) -> set[str]:
+    section = arpa.partition("\\1-grams:")[2].partition("\\")[0]
+    rows = (line.split() for line in section.splitlines())
+    return {row[1] for row in rows if len(row) > 1}
+
+
+def read_hot_words(path: Path) -> Sequence[str]:
+    """A word or phrase per line, UTF-8; empty lines are passed over. Raises `DataError`."""
+    try:
+        lines = path.read_text(encoding="utf-8-sig").splitlines()
+    except OSError as error:
+        raise explain_os_error(error, path) from error
+    except UnicodeDecodeError as error:
+        raise DataError(f"{path} is not UTF-8", "a word per line, in UTF-8", "save it as UTF-8") from error
+    return [line.strip() for line in lines if line.strip()]
