@@ -88,6 +88,14 @@ def test_speakers_are_drawn_not_utterances() -> None:
     assert rate_interval(errors, [4.0] * 20, ["a"] * 20, **options) is None
 
 
+def test_intervals_of_slices_draw_speakers() -> None:
+    said = ("plain", "test_sentences")
+    rows = tuple((*said, "a", NONE, 1.0, "", "가나", "가나") for _ in range(10))
+    rows += tuple((*said, "b", NONE, 1.0, "", "가나", "") for _ in range(10))
+    known = next(row for row in slices(table(rows), PARAMS) if row["slice"] == "known voices")
+    assert (known["cer"], known["cer_interval"]) == (0.5, [0.0, 1.0])
+
+
 def test_intervals_hold_the_truth_about_as_often_as_they_say() -> None:
     """Forty speakers with rates of their own around 20%, many times: a 90% interval holds it in most of them."""
     rng = np.random.default_rng(0)
