@@ -77,6 +77,7 @@ def write_card(
         "rates": [(key, label) for key, label in RATES if _has(metrics, key)],
         "unseen": unseen_voices,
         "encoder": params.train_asr.encoder,
+        "source": params.corpus.source,
         "base": f"`{base_model(line, params) or params.base_llm.model}`",
         "inverse_normaliser": params.prepare.inverse_normaliser,
         "quantisation": params.evaluate_road.quantisation,
