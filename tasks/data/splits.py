@@ -149,10 +149,12 @@ def _homes(said_by: dict[str, frozenset[str]], by_sentence: list[str], tested: s
     shared = sorted((key for key in said_by if key not in home), key=_hash)
     for name in sorted({role for key in shared for role in said_by[key]} - {"train"}):
         free = [key for key in shared if key not in home and name in said_by[key]]
-        home |= dict.fromkeys(free[: math.ceil(SHARE * len(shared))], name)
+        quota = min(math.ceil(SHARE * len(shared)), len(shared) // 4)
+        home |= dict.fromkeys(free[:quota], name)
     home |= {key: "train" for key in shared if key not in home}
     learnt = sorted((key for key, split in home.items() if split == "train"), key=_hash)
     quota = max(math.ceil(SENTENCE_SHARE * len(learnt)), min(FEWEST, len(learnt) // 8))
+    quota = min(quota, len(learnt) // (2 * len(by_sentence) or 1))  # half stays in train
     for at, name in enumerate(by_sentence):
         home |= dict.fromkeys(learnt[at * quota : (at + 1) * quota], name)
     return home

@@ -82,6 +82,7 @@ def test_it_learns_and_writes_what_it_says(finished: tuple[Path, TrainAsr, dict[
     assert result == json.loads((folder / "training" / "result.json").read_text(encoding="utf-8"))
     best, last = load_checkpoint(folder / "checkpoint"), load_checkpoint(folder / "training" / "last")
     assert best.about["normaliser"] == "ko-1"
+    assert best.about["normaliser_steps"] == ["nfc-1", "punctuation-1"]
     assert best.about["step"] == result["best_step"]
     assert last.about["step"] == 60
     assert not (folder / "work" / "checkpoints").exists()

@@ -8,6 +8,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from tasks.asr.prepared import read_prepared
 from tasks.data.audio import read_audio, to_int16
 from tasks.data.manifest import read_manifest, write_manifest
 from tasks.data.prepare import prepare
@@ -92,3 +93,14 @@ def test_the_command_fails_with_one_message_when_an_input_is_missing(tmp_path: P
     assert done.returncode != 0
     assert str(missing) in done.stderr
     assert "Traceback" not in done.stderr
+
+
+def test_the_chosen_chain_is_applied_and_written(tiny_corpus: Path, tmp_path: Path) -> None:
+    validated = spoiled(tiny_corpus, tmp_path, transcript="TV를 3시 30분에 켜 줘!")
+    params = Prepare(normaliser="ko-2", inverse_normaliser="itn-ko-1")
+    asr, llm = tmp_path / "asr", tmp_path / "llm"
+    prepare(params, corpus=tiny_corpus, validated=validated, asr_dir=asr, llm_dir=llm)
+    data = read_prepared(asr)
+    assert set(data.rows["text"]) == {"티비를 세 시 삼십 분에 켜 줘"}
+    assert data.normaliser == "ko-2"
+    assert data.normaliser_steps == ["hanja-1", "nfc-1", "numbers-1", "latin-1", "punctuation-1"]

@@ -361,3 +361,18 @@ def test_a_file_in_the_way_of_the_output(tmp_path: Path, params: Validate) -> No
         validate(params, corpus=corpus, out=tmp_path / "place" / "validated")
     assert str(tmp_path / "place") in str(caught.value)
     assert (tmp_path / "place").read_text() == "a file, not a folder"
+
+
+@pytest.mark.parametrize(("chain", "bad"), [("ko-1", {"digits", "latin", "word"}), ("ko-2", {"word"})])
+def test_the_chosen_chain_says_which_transcripts_can_be_read(
+    tmp_path: Path, params: Validate, chain: str, bad: set[str]
+) -> None:
+    maker = CorpusMaker(tmp_path / "corpus").good()
+    for name, transcript in (("digits", "불 3개 켜 줘"), ("latin", "TV 켜 줘"), ("word", "hello 켜 줘")):
+        maker.add(name, transcript=transcript)
+    out = tmp_path / "validated"
+    result = validate(limits(params, max_bad_share=0.5), corpus=maker.write(), out=out, normaliser=chain)
+    quarantine = pd.read_parquet(out / "quarantine.parquet")
+    assert set(quarantine["utterance_id"]) == bad
+    assert set(quarantine["reasons"]) == {"not_hangul"}
+    assert result["normaliser"] == chain

@@ -64,3 +64,18 @@ def test_a_bug_is_not_dressed_up_as_the_users_mistake():
 
     with pytest.raises(KeyError):
         door(body)
+
+
+def test_a_setting_of_another_section_is_lent_by_keyword():
+    seen = {}
+    code = run_stage(
+        "tasks.room.stage",
+        "validate",
+        lambda params, **lent: seen.update(lent),
+        inputs={},
+        outputs={},
+        borrowed={"normaliser": "prepare.normaliser"},
+        argv=[],
+    )
+    assert code == 0
+    assert seen == {"normaliser": "ko-1"}
