@@ -7,7 +7,7 @@ import pytest
 
 from tasks.artifacts import read_json, write_json
 from tasks.asr import study
-from tasks.asr.study_reading import compare, data_needed, overall
+from tasks.asr.study_reading import caveats, compare, data_needed, overall
 from tasks.errors import DataError
 from tasks.settings import StudyAsr
 from tests.tiny_asr import tiny_settings
@@ -51,6 +51,11 @@ def test_a_ratio_beyond_the_plot_is_a_bound() -> None:
     )
     assert best["ratio"] == [pytest.approx(20), None]
     assert best["slow"] == [1000, None]
+
+
+def test_what_weakens_a_verdict_is_said() -> None:
+    assert [said.split()[0] for said in caveats((1.0, 0.99), 1.2, 5, 6)] == ["from", "the", "only"]
+    assert caveats((1.0, 0.5), 8.0, 6, 6) == []
 
 
 def test_a_study_goes_on_with_what_is_not_done(
