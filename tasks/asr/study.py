@@ -281,6 +281,6 @@ def _table(points: dict[str, dict[int, list[float]]]) -> list[dict[str, Any]]:
 def _title(params: StudyAsr) -> str:
     steps = ", ".join(f"{steps:,}" for steps in params.steps)
     return (
-        "Synthetic speech, unseen sentences by unseen voices; every point is a run, lines join means\n"
+        "Synthetic speech, unseen sentences and voices; a point is a run, lines join means\n"
         f"steps at each size: {steps}; batches of {params.batch_seconds:g} s"
     )
