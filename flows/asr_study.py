@@ -45,10 +45,9 @@ def lines_of(report: dict[str, Any]) -> list[str]:
         for run in report["runs"]
         if run["stretch"] > 1
     ]
-    if report["runs_done"] < report["runs_planned"]:
-        lines.append(f"only {report['runs_done']} of {report['runs_planned']} runs are done")
+    lines += [f"note: {said}" for said in report["caveats"]]
     for method, entries in report["reading"].items():
-        lines.append(f"{report['claim']} ({method}): {report['verdict'][method]}")
+        lines.append(f"{report['claim']}, in these steps ({method}): {report['verdict'][method]}")
         lines += [_explained(entry) for entry in entries]
     return lines
 

@@ -34,7 +34,7 @@ from tasks.asr.checkpoint import Checkpoint, Vocabulary, load_encoder, normalise
 from tasks.asr.freeze import Trainable
 from tasks.asr.loop import Schedule, train_steps
 from tasks.asr.prepared import PreparedSpeech, read_prepared
-from tasks.asr.study_reading import compare, overall
+from tasks.asr.study_reading import caveats, compare, overall
 from tasks.asr.train import encode_all, validation_rates
 from tasks.asr.update import Method
 from tasks.errors import DataError
@@ -228,6 +228,12 @@ def _report(
         "synthetic": True,
         "speech": "built-in corpus, rendered by espeak-ng: says nothing about recordings of people",
         "claim": "transfer needs at most a third of the data for the same CER",
+        "caveats": caveats(
+            curves["scratch"],
+            max((r["passes_over_the_data"] for r in results if _is_largest(r, params)), default=0.0),
+            len(results),
+            planned,
+        ),
         "verdict": {method: overall(entries) for method, entries in reading.items()},
         "reading": reading,
         "table": _table(points),
@@ -241,6 +247,10 @@ def _report(
         "machine": provenance.machine(),
         "versions": provenance.versions(),
     }
+
+
+def _is_largest(result: dict[str, Any], params: StudyAsr) -> bool:
+    return bool(result["utterances"] == params.sizes[-1] and result["stretch"] == 1)
 
 
 def _points(results: Sequence[dict[str, Any]]) -> dict[str, dict[int, list[float]]]:
@@ -271,6 +281,6 @@ def _table(points: dict[str, dict[int, list[float]]]) -> list[dict[str, Any]]:
 def _title(params: StudyAsr) -> str:
     steps = ", ".join(f"{steps:,}" for steps in params.steps)
     return (
-        "Synthetic speech, unseen sentences by unseen voices; every point is a run, lines join means\n"
+        "Synthetic speech, unseen sentences and voices; a point is a run, lines join means\n"
         f"steps at each size: {steps}; batches of {params.batch_seconds:g} s"
     )

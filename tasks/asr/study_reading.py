@@ -76,5 +76,29 @@ def overall(entries: Sequence[dict[str, Any]]) -> str:
     return next((name for name in ("fails", "holds") if name in verdicts), "cannot be read")
 
 
+def caveats(slow: Sequence[float], passes: float, done: int, planned: int) -> list[str]:
+    """What a reader of the verdict must know.
+
+    Args:
+        slow: mean error rates from scratch.
+        passes: how often the largest set was heard.
+        done: runs finished, of `planned`.
+    """
+    said = []
+    if slow and min(slow) > LEARNED_CER:
+        said.append(
+            "from scratch nothing was learned in these steps at any size (CTC still writes blanks): the "
+            "ratios speak of this budget of steps, and more steps would lift that curve"
+        )
+    if 0 < passes < 3:
+        said.append(
+            f"the largest set was heard {passes:.1f} times: no method is near its end there, and its "
+            "CER is too high"
+        )
+    if done < planned:
+        said.append(f"only {done} of {planned} runs are done")
+    return said
+
+
 def _finite(value: float) -> float | None:
     return value if math.isfinite(value) else None
