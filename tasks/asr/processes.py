@@ -137,10 +137,11 @@ def launch(count: int, body: Callable[..., Any], *arguments: Any) -> Any:
             max_restarts=0,
         )
         try:
-            return elastic_launch(config, _rank)(folder, body, arguments)[0]
+            value = elastic_launch(config, _rank)(folder, body, arguments)[0]
+            _raise_noted(folder)
+            return value
         except ChildFailedError as error:
-            for note in sorted(Path(folder).glob("*.json")):
-                raise _raised(json.loads(note.read_text(encoding="utf-8"))) from error
+            _raise_noted(folder)
             rank, failure = error.get_first_failure()
             raise ArtifactError(
                 f"process {rank} of {count} ended with exit code {failure.exitcode}",
@@ -150,7 +151,11 @@ def launch(count: int, body: Callable[..., Any], *arguments: Any) -> Any:
 
 
 def _rank(folder: str, body: Callable[..., Any], arguments: tuple[Any, ...]) -> Any:
-    """One process of `launch`: an error meant for the user is noted for the parent, which says it once."""
+    """One process of `launch`: an error meant for the user is noted for the parent, which says it once.
+
+    The process itself ends in order: they mostly all meet the same error, and one that is terminated while it
+    ends may stay behind.
+    """
     from tasks.stage import set_logging
 
     set_logging()
@@ -160,12 +165,14 @@ def _rank(folder: str, body: Callable[..., Any], arguments: tuple[Any, ...]) -> 
         note = {"kind": type(error).__name__, "args": error.args, "state": vars(error)}
         path = Path(folder) / f"{os.environ['RANK']}.json"
         path.write_text(json.dumps(note, ensure_ascii=False), encoding="utf-8")
-        raise
+        return None
 
 
-def _raised(note: dict[str, Any]) -> MalgilError:
-    kind: type[MalgilError] = getattr(errors, note["kind"], ArtifactError)
-    error = kind.__new__(kind, *note["args"])
-    error.args = tuple(note["args"])
-    vars(error).update(note["state"])
-    return error
+def _raise_noted(folder: str) -> None:
+    for path in sorted(Path(folder).glob("*.json")):
+        note = json.loads(path.read_text(encoding="utf-8"))
+        kind: type[MalgilError] = getattr(errors, note["kind"], ArtifactError)
+        error = kind.__new__(kind, *note["args"])
+        error.args = tuple(note["args"])
+        vars(error).update(note["state"])
+        raise error
