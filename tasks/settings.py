@@ -93,13 +93,40 @@ class TrainAsr(Section):
     learning_rate: float = setting("peak learning rate of AdamW", "1/step", gt=0)
     head_factor: float = setting("learning rate of the new head over that of the encoder", "–", gt=0)
     warmup_share: float = setting("steps of linear warm-up", "fraction", ge=0, lt=1)
-    batch_seconds: float = setting("padded audio per batch", "s", gt=0)
+    batch_seconds: float = setting("padded audio per micro batch", "s", gt=0)
     joined_share: float = setting(
         "training examples joined from several utterances on the fly", "fraction", ge=0, le=1
     )
     max_joined: int = setting("most utterances in one joined example", "utterances", ge=1, le=8)
     max_silence_s: float = setting("longest silence added before and after on the fly", "s", ge=0)
     noise_share: float = setting("examples with noise added on the fly", "fraction", ge=0, le=1)
+    speed_share: float = setting(
+        "examples with another speed (0.88 to 1.14) and spectral tilt", "fraction", ge=0, le=1
+    )
+    mask_time_prob: float = setting(
+        "SpecAugment: frames in masked spans, before overlaps; 0 masks none", "fraction", ge=0, lt=1
+    )
+    mask_time_length: int = setting("SpecAugment: length of a masked span of frames", "frames of 20 ms", ge=1)
+    mask_feature_prob: float = setting(
+        "SpecAugment: hidden features in masked spans; 0 masks none", "fraction", ge=0, lt=1
+    )
+    mask_feature_length: int = setting(
+        "SpecAugment: length of a masked span of features", "hidden features", ge=1
+    )
+    trainable: Literal["head", "top_layers", "encoder", "all"] = setting(
+        "what learns: the head, it and the top layers, all but the feature encoder, or everything", "–"
+    )
+    top_layers: int = setting("layers that learn with trainable: top_layers", "layers", ge=1)
+    unfreeze_share: float = setting(
+        "steps over which the layers join the head from the top; 0: all learn at once", "fraction", ge=0, le=1
+    )
+    precision: Literal["fp32", "bf16", "fp16"] = setting("of the computation; weights stay fp32", "–")
+    accumulation: int = setting("micro batches per process and update", "micro batches", ge=1)
+    gradient_checkpointing: bool = setting("compute activations twice and store few: less memory", "–")
+    processes: int = setting("processes on this machine, one per GPU, or on the CPU", "processes", ge=1)
+    early_stopping_patience: int = setting(
+        "evaluations without a better CER after which training ends; 0: never", "evaluations", ge=0
+    )
     chunk_frames: int = setting(
         "attention in chunks, for streaming with caches; 0: whole utterances", "frames of 20 ms", ge=0
     )

@@ -1,7 +1,7 @@
-"""Fine-tuning of the recogniser: a pre-trained wav2vec2 encoder under a new Korean jamo head, all layers,
-with CTC.
+"""Fine-tuning of the recogniser: a pre-trained wav2vec2 encoder under a new Korean jamo head, with CTC.
 
     python -m tasks.asr.train
+    torchrun --nproc_per_node 2 -m tasks.asr.train      # or train_asr.processes: 2 in params.yaml
 
 Works from any wav2vec2-style encoder (folder or Hub id), as one fine-tunes XLSR. Examples are joined,
 surrounded by silence and mixed with noise on the fly. The checkpoint is the one with the best validation
@@ -12,6 +12,8 @@ result.
 from __future__ import annotations
 
 import logging
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -31,11 +33,15 @@ from tasks.asr.checkpoint import (
     save_checkpoint,
     use_threads,
 )
+from tasks.asr.freeze import Trainable
 from tasks.asr.loop import Outcome, Schedule, train_steps
 from tasks.asr.metrics import cer, wer
 from tasks.asr.model import recognise
 from tasks.asr.prepared import PreparedSpeech, read_prepared
+from tasks.asr.processes import World, join, launch, launched
+from tasks.asr.specaugment import Masking
 from tasks.asr.streaming.training import alternating, both_ways, prepare_encoder
+from tasks.asr.update import Method
 from tasks.data.espeak import SAMPLE_RATE_HZ
 from tasks.errors import DataError
 from tasks.resume import ResumableState
@@ -55,55 +61,55 @@ def train(
 
     Returns the content of result.json. Raises `DataError` (an empty split, characters outside the
     vocabulary), `ModelError` (no usable encoder), `ArtifactError` (the encoder is not the one its
-    provenance names; divergence).
+    provenance names; divergence), `SettingsError` (a precision or a number of layers that is not there),
+    `CapacityError` (one utterance does not fit into memory).
     """
+    if params.processes > 1 and not launched():
+        paths = {"out_dir": out_dir, "training_dir": training_dir, "work_dir": work_dir}
+        result: dict[str, Any] = launch(params.processes, partial(train, params, prepared=prepared, **paths))
+        return result
     use_threads()
-    data = read_prepared(prepared)
+    with join() as world:
+        return _fine_tune(params, read_prepared(prepared), out_dir, training_dir, work_dir, world)
+
+
+def _fine_tune(
+    params: TrainAsr, data: PreparedSpeech, out_dir: Path, training_dir: Path, work_dir: Path, world: World
+) -> dict[str, Any]:
     vocabulary = Vocabulary.of_jamo()
     rows, store = data.split("train")
     heard, heard_store = data.split("validation")
     labels = encode_all(rows, vocabulary)
     encode_all(heard, vocabulary)
-    key = _digest(params, data)
+    key = _digest(params, data, world)
     model = load_encoder(params.encoder, vocabulary, params.seed, params.from_scratch)
-    model.to("cuda" if torch.cuda.is_available() else "cpu")
+    model.to(world.device)
     streams = prepare_encoder(model, params)
     normalise = normalises(params.encoder) and not streams
     log.info("%d utterances, %.2f hours, %d parameters", len(rows), _hours(store), model.num_parameters())
-    how = Augmentation(params.joined_share, params.max_joined, params.max_silence_s, params.noise_share)
     state = ResumableState(work_dir / "checkpoints", key)
     history = work_dir / "history.jsonl"
-    space = vocabulary.encode(" ")
-
-    def labels_of(parts: tuple[int, ...]) -> list[int]:
-        joined = list(labels[parts[0]])
-        for part in parts[1:]:
-            joined += space + labels[part]
-        return joined
-
-    plans = plan_batches(store.lengths, how, params.batch_seconds, params.seed)
+    plans = plan_batches(store.lengths, _augmentation(params), params.batch_seconds, params.seed)
+    if streams:
+        per_step = params.accumulation * world.size
+        plans = alternating(plans, model, params.full_context_share, params.seed, per_step)
 
     def rates(current: Any) -> dict[str, float]:
         return validation_rates(Checkpoint(current, vocabulary, normalise, {}), heard, heard_store)
 
     outcome = train_steps(
         model,
-        alternating(plans, model, params.full_context_share, params.seed) if streams else plans,
+        plans,
         store,
-        labels_of,
-        Schedule(
-            params.steps,
-            params.learning_rate,
-            params.warmup_share,
-            params.checkpoint_every,
-            params.evaluate_every,
-        ),
+        _joined(labels, vocabulary.encode(" ")),
+        _schedule(params),
         state,
         lambda resume_step: JsonlTracker(history, resume_step),
         lambda current: both_ways(current, lambda: rates(current)) if streams else rates(current),
         "train asr",
         normalise,
-        params.head_factor,
+        _method(params),
+        world,
     )
     about = {
         "kind": "ctc recogniser",
@@ -116,11 +122,61 @@ def train(
         "training_digest": key,
         "best_step": outcome.best_step,
     }
-    result = _result(outcome, model, store, about)
-    arpa = ngrams_of(rows["text"], vocabulary)
-    _write(out_dir, training_dir, model, vocabulary, outcome, about, result, history, arpa)
-    state.clear()
+    result = _result(outcome, model, store, about, world)
+    if world.leads:
+        arpa = ngrams_of(rows["text"], vocabulary)
+        _write(out_dir, training_dir, model, vocabulary, outcome, about, result, history, arpa)
+        state.clear()
     return result
+
+
+def _augmentation(params: TrainAsr) -> Augmentation:
+    return Augmentation(
+        params.joined_share,
+        params.max_joined,
+        params.max_silence_s,
+        params.noise_share,
+        voice_share=params.speed_share,
+    )
+
+
+def _schedule(params: TrainAsr) -> Schedule:
+    return Schedule(
+        params.steps,
+        params.learning_rate,
+        params.warmup_share,
+        params.checkpoint_every,
+        params.evaluate_every,
+        params.early_stopping_patience,
+    )
+
+
+def _method(params: TrainAsr) -> Method:
+    return Method(
+        head_factor=params.head_factor,
+        accumulation=params.accumulation,
+        precision=params.precision,
+        gradient_checkpointing=params.gradient_checkpointing,
+        trainable=Trainable(params.trainable, params.top_layers, params.unfreeze_share),
+        masking=Masking(
+            params.mask_time_prob,
+            params.mask_time_length,
+            params.mask_feature_prob,
+            params.mask_feature_length,
+        ),
+    )
+
+
+def _joined(labels: list[list[int]], space: list[int]) -> Callable[[tuple[int, ...]], list[int]]:
+    """Labels of joined utterances, with a space between them."""
+
+    def labels_of(parts: tuple[int, ...]) -> list[int]:
+        joined = list(labels[parts[0]])
+        for part in parts[1:]:
+            joined += space + labels[part]
+        return joined
+
+    return labels_of
 
 
 def encode_all(rows: pd.DataFrame, vocabulary: Vocabulary) -> list[list[int]]:
@@ -169,12 +225,13 @@ def validation_rates(checkpoint: Checkpoint, rows: pd.DataFrame, store: AudioSto
     }
 
 
-def _digest(params: TrainAsr, data: PreparedSpeech) -> str:
-    """Names the training: its settings, its data and its encoder."""
+def _digest(params: TrainAsr, data: PreparedSpeech, world: World) -> str:
+    """Names the training: its settings, its processes, its data and its encoder."""
     encoder = Path(params.encoder)
     return digest_json(
         {
-            "params": params.model_dump(exclude={"checkpoint_every"}),
+            "params": params.model_dump(exclude={"checkpoint_every", "processes"}),
+            "processes": world.size,
             "rows": sha256_file(data.folder / "utterances.parquet"),
             "audio": sha256_file(data.folder / "audio.npy"),
             "encoder": digest_folder(encoder) if encoder.is_dir() else params.encoder,
@@ -182,9 +239,12 @@ def _digest(params: TrainAsr, data: PreparedSpeech) -> str:
     )
 
 
-def _result(outcome: Outcome, model: Any, store: AudioStore, about: dict[str, Any]) -> dict[str, Any]:
+def _result(
+    outcome: Outcome, model: Any, store: AudioStore, about: dict[str, Any], world: World
+) -> dict[str, Any]:
     return {
         "steps": outcome.step,
+        "stopped_early": outcome.stopped_early,
         "best_step": outcome.best_step,
         "best_validation_cer": outcome.best_score,
         "final_loss": outcome.loss,
@@ -195,6 +255,7 @@ def _result(outcome: Outcome, model: Any, store: AudioStore, about: dict[str, An
         "times_real_time": round(outcome.audio_s / max(outcome.seconds, 1e-9), 1),
         "device": str(model.device),
         "threads": torch.get_num_threads(),
+        "processes": world.size,
         "parameters": describe(model)["parameters"],
         **about,
     }

@@ -11,6 +11,7 @@ from tasks.artifacts import sha256_file, write_json
 from tasks.asr.checkpoint import Vocabulary, fresh_model, mini_config, save_checkpoint
 from tasks.data.espeak import Synthesiser
 from tasks.settings import TrainAsr
+from tests.tiny_asr import tiny_settings
 
 SENTENCES = (
     "불 켜 줘",
@@ -84,23 +85,13 @@ def encoder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture
 def settings(encoder: Path) -> TrainAsr:
     """A fine-tuning of a few steps."""
-    return TrainAsr(
-        encoder=str(encoder),
-        from_scratch=False,
-        seed=3,
+    return tiny_settings(
+        encoder,
         steps=8,
         learning_rate=0.002,
         warmup_share=0.2,
         head_factor=1.0,
         batch_seconds=4.0,
-        joined_share=0.3,
-        max_joined=3,
-        max_silence_s=0.3,
-        noise_share=0.5,
-        chunk_frames=0,
-        left_chunks=2,
-        right_frames=1,
-        full_context_share=0.3,
         evaluate_every=4,
         checkpoint_every=2,
     )

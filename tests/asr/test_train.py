@@ -22,6 +22,7 @@ from tasks.asr.train import train
 from tasks.errors import ArtifactError, DataError
 from tasks.settings import TrainAsr
 from tasks.tracking import read_history
+from tests.tiny_asr import tiny_settings
 
 ROOT = Path(__file__).parents[2]
 
@@ -36,29 +37,35 @@ def run(settings: TrainAsr, prepared: Path, folder: Path) -> dict[str, object]:
     )
 
 
+def with_dropout(encoder: Path, folder: Path, **changes: float) -> Path:
+    """The encoder with dropout and layer drop."""
+    shutil.copytree(encoder, folder)
+    config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+    config |= {"hidden_dropout": 0.1, "attention_dropout": 0.1, "layerdrop": 0.2, **changes}
+    (folder / "config.json").write_text(json.dumps(config), encoding="utf-8")
+    return folder
+
+
 @pytest.fixture(scope="module")
 def finished(
     prepared: Path, encoder: Path, tmp_path_factory: pytest.TempPathFactory
 ) -> tuple[Path, TrainAsr, dict[str, object]]:
-    """One uninterrupted fine-tuning."""
+    """One uninterrupted fine-tuning, with everything on that a resume has to bring back."""
     folder = tmp_path_factory.mktemp("finished")
-    settings = TrainAsr(
-        encoder=str(encoder),
-        from_scratch=False,
-        seed=3,
+    settings = tiny_settings(
+        with_dropout(encoder, folder / "encoder"),
         steps=60,
         learning_rate=0.01,
         warmup_share=0.1,
         head_factor=5.0,
-        batch_seconds=3.0,
-        joined_share=0.3,
-        max_joined=3,
-        max_silence_s=0.3,
-        noise_share=0.5,
-        chunk_frames=0,
-        left_chunks=2,
-        right_frames=1,
-        full_context_share=0.3,
+        batch_seconds=2.0,
+        accumulation=2,
+        mask_time_prob=0.1,
+        mask_time_length=2,
+        mask_feature_prob=0.1,
+        mask_feature_length=2,
+        unfreeze_share=0.3,
+        early_stopping_patience=5,
         evaluate_every=30,
         checkpoint_every=4,
     )
@@ -114,6 +121,23 @@ def test_killed_by_sigkill_it_ends_in_the_same_bytes(
         if "validation_cer" in row
     ]
     assert steps == [30, 60]
+
+
+def test_it_stops_early_when_validation_gets_no_better_and_a_resume_remembers(
+    settings: TrainAsr, prepared: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    still = settings.model_copy(
+        update={"steps": 40, "learning_rate": 1e-12, "evaluate_every": 3, "early_stopping_patience": 3}
+    )
+    result = run(still, prepared, tmp_path / "whole")
+    assert (result["steps"], result["stopped_early"]) == (12, True)  # the first look is the best one
+    interrupted(still, prepared, tmp_path / "cut", monkeypatch, at=11)
+    again = run(still, prepared, tmp_path / "cut")
+    assert again["resumed_from_step"] == 10
+    assert (again["steps"], again["stopped_early"]) == (12, True)
+    for folder in ("whole", "cut"):
+        assert load_checkpoint(tmp_path / folder / "training" / "last").about["step"] == 12
+    assert not (tmp_path / "cut" / "work" / "checkpoints").exists()
 
 
 class _Killed(BaseException):

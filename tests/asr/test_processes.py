@@ -1,0 +1,99 @@
+"""Two processes learn what one does, can be killed together, and say an error of theirs once."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from ruamel.yaml import YAML
+from safetensors.torch import load_file
+
+from tasks.asr.train import train
+from tasks.settings import TrainAsr
+from tasks.tracking import read_history
+from tests.tiny_asr import tiny_settings
+
+ROOT = Path(__file__).parents[2]
+TOLERANCE = (
+    1e-5  # of losses and weights, between two gloo processes and one process with the same global batch
+)
+
+
+def command(settings: TrainAsr, prepared: Path, folder: Path) -> list[str]:
+    """Arguments of the stage after `python`."""
+    params = YAML(typ="safe").load(ROOT / "params.yaml")
+    params["train_asr"] = settings.model_dump()
+    folder.mkdir(exist_ok=True)
+    with (folder / "params.yaml").open("w", encoding="utf-8") as stream:
+        YAML().dump(params, stream)
+    words = ["-m", "tasks.asr.train", "--params", str(folder / "params.yaml"), "--prepared", str(prepared)]
+    for name in ("out", "training", "work"):
+        words += [f"--{name}-dir", str(folder / name)]
+    return words
+
+
+def test_two_processes_give_the_loss_curve_of_one_even_when_killed(
+    encoder: Path, prepared: Path, tmp_path: Path
+) -> None:
+    both = {"steps": 120, "batch_seconds": 2.0, "evaluate_every": 60, "checkpoint_every": 20}
+    both |= {"learning_rate": 0.002, "mask_time_prob": 0.1, "mask_time_length": 2, "unfreeze_share": 0.5}
+    one = tiny_settings(encoder, accumulation=2, processes=1, **both)
+    train(
+        one,
+        prepared=prepared,
+        out_dir=tmp_path / "one" / "out",
+        training_dir=tmp_path / "one" / "training",
+        work_dir=tmp_path / "one" / "work",
+    )
+    folder = tmp_path / "two"
+    words = command(tiny_settings(encoder, accumulation=1, processes=2, **both), prepared, folder)
+    first = subprocess.Popen(
+        [sys.executable, *words], cwd=ROOT, env=os.environ, stderr=subprocess.PIPE, start_new_session=True
+    )
+    deadline = time.monotonic() + 120
+    while not list((folder / "work" / "checkpoints").glob("step-00000020.json")):
+        assert first.poll() is None, first.stderr and first.stderr.read().decode()
+        assert time.monotonic() < deadline
+        time.sleep(0.005)
+    os.killpg(first.pid, signal.SIGKILL)
+    first.communicate()
+    assert not (folder / "out").exists()
+    torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
+    second = subprocess.run(
+        [*torchrun, *words], cwd=ROOT, env=os.environ, capture_output=True, text=True, timeout=120
+    )
+    assert second.returncode == 0, second.stderr
+    result = json.loads((folder / "training" / "result.json").read_text(encoding="utf-8"))
+    assert result["resumed_from_step"] >= 20
+    assert result["processes"] == 2
+    alone, together = (
+        read_history(tmp_path / name / "training" / "history.jsonl") for name in ("one", "two")
+    )
+    assert [row["step"] for row in together] == [row["step"] for row in alone]
+    for mine, theirs in zip(alone, together, strict=True):
+        assert theirs.get("loss", 0.0) == pytest.approx(mine.get("loss", 0.0), rel=TOLERANCE)
+    last = [load_file(tmp_path / name / "training" / "last" / "model.safetensors") for name in ("one", "two")]
+    for name, value in last[0].items():
+        assert float((value - last[1][name]).abs().max()) < TOLERANCE, name
+
+
+def test_an_error_in_the_processes_is_said_once_with_its_exit_code(
+    encoder: Path, prepared: Path, tmp_path: Path
+) -> None:
+    wrong = tiny_settings(encoder, processes=2, trainable="top_layers", top_layers=9)
+    ended = subprocess.run(
+        [sys.executable, *command(wrong, prepared, tmp_path / "wrong")],
+        cwd=ROOT,
+        env=os.environ,
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+    assert ended.returncode == 2
+    assert ended.stderr.count("tasks.asr.train: SettingsError:") == 1
+    assert "train_asr.top_layers = 9: the encoder has 1 layers" in ended.stderr
+    assert not (tmp_path / "wrong" / "out").exists()
