@@ -68,7 +68,7 @@ def _chunk_mask(*, config: Any, mask_function: Any, **kwargs: Any) -> torch.Tens
 
     kwargs["allow_is_bidirectional_skip"] = False
     mask = sdpa_mask(mask_function=and_masks(mask_function, near), **kwargs)
-    # A padded frame, whose keys may all be padding, sees itself: a softmax over nothing would be NaN.
+    # A padded frame, whose keys may all be padding, sees itself: not every kernel takes a row of nothing.
     return None if mask is None else mask | torch.eye(mask.shape[-1], dtype=torch.bool, device=mask.device)
 
 
