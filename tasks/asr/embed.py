@@ -103,9 +103,7 @@ def embed(
     yield from _told(runner.finished(), progress)
 
 
-def _told(
-    results: Iterator[Embedded | Failure], progress: Progress | None
-) -> Iterator[Embedded | Failure]:
+def _told(results: Iterator[Embedded | Failure], progress: Progress | None) -> Iterator[Embedded | Failure]:
     for result in results:
         if progress:
             progress.advance()

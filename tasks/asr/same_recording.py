@@ -24,6 +24,7 @@ _BLOCK = OUTLINE_HZ // 5  # 0.2 s, about a syllable: a changed word spoils one o
 _HOP = _BLOCK // 2
 _LOUD = 10.0 ** (-10.0 / 10.0)  # of the power of a clip's loud blocks; below, noise may be all there is
 _LOUD_QUANTILE = 0.9
+_HOPELESS = 0.5  # correlation of the wholes below which no lag is looked for closely
 _TAIL = OUTLINE_HZ // 20  # what a codec may add behind the end
 
 
@@ -41,7 +42,9 @@ def same_recording(one: Audio, other: Audio) -> float:
     """
     if not one.any() or not other.any():
         return 0.0
-    lag, sign = best_lag(one, other)
+    lag, sign, likeness = best_lag(one, other)
+    if likeness < _HOPELESS:
+        return 0.0
     whole = int(np.floor(lag))
     moved = sign * _delayed(other, lag - whole)
     start = min(0, whole)
@@ -52,14 +55,20 @@ def same_recording(one: Audio, other: Audio) -> float:
     return _lowest(pair)
 
 
-def best_lag(one: Audio, other: Audio) -> tuple[float, float]:
-    """Samples by which `other` starts after `one` where both are most alike, and its polarity (1 or -1)."""
+def best_lag(one: Audio, other: Audio) -> tuple[float, float, float]:
+    """Samples by which `other` starts after `one` where both are most alike, its polarity (1 or -1) and the
+    correlation there of the clips as wholes (0 to 1; to the whole sample if it is hopeless).
+    """
     size = 1 << int(np.ceil(np.log2(len(one) + len(other))))
     spectrum = np.fft.rfft(one, size) * np.conj(np.fft.rfft(other, size))
+    energy = float(np.sqrt(np.dot(one, one) * np.dot(other, other)))
+    rough = float(np.abs(np.fft.irfft(spectrum, size)).max()) / energy
+    if rough < _HOPELESS:
+        return 0.0, 1.0, rough
     correlation = np.fft.irfft(spectrum, size * _LAG_STEPS)
     at = int(np.argmax(np.abs(correlation)))
     steps = at - len(correlation) if at >= len(correlation) // 2 else at
-    return steps / _LAG_STEPS, 1.0 if correlation[at] >= 0 else -1.0
+    return steps / _LAG_STEPS, 1.0 if correlation[at] >= 0 else -1.0, rough
 
 
 def _delayed(audio: Audio, fraction: float) -> Audio:

@@ -38,7 +38,7 @@ BINS = {"measured_duration_s": 24, "characters_per_s": 24, "snr_db": 16, "silent
 log = logging.getLogger("malgil.validate")
 
 
-def validate(params: Validate, *, corpus: Path, out: Path) -> dict[str, Any]:
+def validate(params: Validate, *, corpus: Path, out: Path, duplicates: Path | None = None) -> dict[str, Any]:
     """Validates a corpus and quarantines its bad rows.
 
     Args:
@@ -46,6 +46,8 @@ def validate(params: Validate, *, corpus: Path, out: Path) -> dict[str, Any]:
         corpus: folder of manifest.parquet and the audio files its paths are relative to; sentences of
             commands.parquet are used where there is one.
         out: folder that becomes {manifest.parquet, quarantine.parquet, result.json, report.html}.
+        duplicates: duplicates.parquet of `tasks.asr.duplicates` for this corpus; without it only files of
+            the same samples count as copies.
 
     Returns:
         The content of result.json.
@@ -68,7 +70,7 @@ def validate(params: Validate, *, corpus: Path, out: Path) -> dict[str, Any]:
         )
 
     measured = list(track(measure_all(corpus, manifest["path"]), "measure audio", len(manifest), "files"))
-    frame = enrich(_text_as_objects(manifest), measured, _sentences(corpus))
+    frame = enrich(_text_as_objects(manifest), measured, _sentences(corpus), _copies(duplicates, manifest))
     outcomes = run_expectations(frame, row_rules(params))
     reasons = reasons_by_row(outcomes, len(frame))
     bad = np.array([bool(own) for own in reasons], dtype=bool)
@@ -234,6 +236,26 @@ def _text_as_objects(manifest: pd.DataFrame) -> pd.DataFrame:
     return frame
 
 
+def _copies(path: Path | None, manifest: pd.DataFrame) -> list[tuple[int, int]]:
+    """Pairs of rows that hold one recording. Raises DataError for a table of another manifest."""
+    if path is None:
+        return []
+    table = read_table(path)
+    ids = [str(name) for name in manifest["utterance_id"]]
+    pairs: list[tuple[int, int]] = []
+    for found in table.itertuples():
+        pair = int(found.row), int(found.other_row)
+        names = [found.utterance_id, found.other_utterance_id]
+        if max(pair) >= len(ids) or [ids[row] for row in pair] != names:
+            raise DataError(
+                f"{path} names {' and '.join(names)} in rows {pair[0]} and {pair[1]}",
+                "it must be made from this manifest",
+                "make it again: `dvc repro -f embed_asr`",
+            )
+        pairs.append(pair)
+    return pairs
+
+
 def _sentences(corpus: Path) -> dict[str, str]:
     """Sentence id to text, of commands.parquet where the corpus has one."""
     path = corpus / "commands.parquet"
@@ -263,7 +285,10 @@ if __name__ == "__main__":
             __spec__.name,
             "validate",
             validate,
-            inputs={"corpus": Path("build/corpus")},
+            inputs={
+                "corpus": Path("build/corpus"),
+                "duplicates": Path("build/embeddings/duplicates.parquet"),
+            },
             outputs={"out": Path("build/validated")},
         )
     )
