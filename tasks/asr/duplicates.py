@@ -25,7 +25,7 @@ from tasks.artifacts import new_folder, write_parquet
 from tasks.asr.augment import normalised
 from tasks.asr.embed import BATCH_S, Pool
 from tasks.asr.encoder import EncoderLayers, load_encoder_layers
-from tasks.asr.same_recording import Audio, outline, same_recording
+from tasks.asr.same_recording import Audio, envelope, may_be_same, outline, same_recording
 from tasks.asr.similar import Vectors, close_pairs, whitened
 from tasks.data.audio import SAMPLE_RATE_HZ, probe, read_audio
 from tasks.data.manifest import read_table
@@ -67,12 +67,14 @@ def find_duplicates(params: EmbedAsr, *, corpus: Path, out: Path) -> dict[str, i
     files = [corpus / path if is_inside(path) else None for path in manifest["path"]]
     encoder = load_encoder_layers(Path(params.model), (params.layer,))
     with Progress("embed", len(files), "files") as progress:
-        rows, vectors = _vectors(files, encoder, params, progress)
+        rows, vectors, envelopes = _vectors(files, encoder, params, progress)
     candidates = close_pairs(whitened(vectors), params.neighbours, params.min_cosine) if rows else []
     ids = [str(name) for name in manifest["utterance_id"]]
     found = []
     read = lru_cache(_OUTLINES)(lambda row: outline(read_audio(files[row])))
     for one, other, cosine in track(candidates, "compare", unit="pairs"):
+        if not may_be_same(envelopes[one], envelopes[other]):
+            continue
         pair = rows[one], rows[other]
         correlation = same_recording(read(pair[0]), read(pair[1]))
         if correlation >= params.min_correlation:
@@ -110,20 +112,23 @@ def masked(audio: Audio) -> Audio:
 
 def _vectors(
     files: list[Path | None], encoder: EncoderLayers, params: EmbedAsr, progress: Progress
-) -> tuple[list[int], Vectors]:
-    """Rows that can be read and their vectors (rows, 2 * hidden)."""
+) -> tuple[list[int], Vectors, list[Audio]]:
+    """Rows that can be read, their vectors (rows, 2 * hidden) and their envelopes."""
     rows: list[int] = []
     vectors: list[Any] = []
+    envelopes: list[Audio] = []
     pool: list[tuple[int, Audio]] = []
     for row, audio in _clips(files, params.max_duration_s, progress):
         pool.append((row, audio))
+        envelopes.append(envelope(audio))
         if sum(len(clip) for _, clip in pool) >= _POOL_S * SAMPLE_RATE_HZ:
             vectors += _pooled(pool, encoder)
             rows += [row for row, _ in pool]
             pool = []
     vectors += _pooled(pool, encoder)
     rows += [row for row, _ in pool]
-    return rows, np.stack(vectors) if vectors else np.zeros((0, 2 * encoder.hidden), np.float32)
+    stacked = np.stack(vectors) if vectors else np.zeros((0, 2 * encoder.hidden), np.float32)
+    return rows, stacked, envelopes
 
 
 def _clips(files: list[Path | None], longest_s: float, progress: Progress) -> Iterator[tuple[int, Audio]]:

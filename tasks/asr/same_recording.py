@@ -24,6 +24,8 @@ _BLOCK = OUTLINE_HZ // 5  # 0.2 s, about a syllable: a changed word spoils one o
 _HOP = _BLOCK // 2
 _LOUD = 10.0 ** (-10.0 / 10.0)  # of the power of a clip's loud blocks; below, noise may be all there is
 _LOUD_QUANTILE = 0.9
+_STEP = SAMPLE_RATE_HZ // 100
+_ALIKE = 0.8  # correlation of two envelopes below which the waveforms are not compared
 _HOPELESS = 0.5  # correlation of the wholes below which no lag is looked for closely
 _TAIL = OUTLINE_HZ // 20  # what a codec may add behind the end
 
@@ -32,6 +34,22 @@ def outline(audio: Audio) -> Audio:
     """The clip (samples,) at 4 kHz, mean 0."""
     low = soxr.resample(audio - audio.mean(), SAMPLE_RATE_HZ, OUTLINE_HZ, quality="HQ")
     return np.ascontiguousarray(low, dtype=np.float32)
+
+
+def envelope(audio: Audio) -> Audio:
+    """The level of a clip at 16 kHz every 10 ms, its mean removed, of length 1; shape (frames,)."""
+    count = max(1, len(audio) // _STEP)
+    parts = np.pad(audio, (0, max(0, _STEP - len(audio))))[: count * _STEP].reshape(count, _STEP)
+    level = np.sqrt(np.mean(np.square(parts), axis=1))
+    level -= level.mean()
+    return (level / max(1e-12, float(np.linalg.norm(level)))).astype(np.float32)
+
+
+def may_be_same(one: Audio, other: Audio) -> bool:
+    """Whether two envelopes rise and fall together at some lag: what needs no waveform to be ruled out."""
+    size = 1 << int(np.ceil(np.log2(len(one) + len(other))))
+    spectrum = np.fft.rfft(one, size) * np.conj(np.fft.rfft(other, size))
+    return bool(np.fft.irfft(spectrum, size).max() >= _ALIKE)
 
 
 def same_recording(one: Audio, other: Audio) -> float:
