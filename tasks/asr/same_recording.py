@@ -42,7 +42,8 @@ def envelope(audio: Audio) -> Audio:
     parts = np.pad(audio, (0, max(0, _STEP - len(audio))))[: count * _STEP].reshape(count, _STEP)
     level = np.sqrt(np.mean(np.square(parts), axis=1))
     level -= level.mean()
-    return (level / max(1e-12, float(np.linalg.norm(level)))).astype(np.float32)
+    scaled: Audio = (level / max(1e-12, float(np.linalg.norm(level)))).astype(np.float32)
+    return scaled
 
 
 def may_be_same(one: Audio, other: Audio) -> bool:

@@ -25,7 +25,8 @@ def whitened(vectors: Vectors) -> Vectors:
     spread = np.sqrt(np.maximum(variances[largest], 1e-12))
     scaled = (centred @ directions[:, largest]) / spread
     length = np.linalg.norm(scaled, axis=1, keepdims=True)
-    return (scaled / np.maximum(length, 1e-12)).astype(np.float32)
+    unit: Vectors = (scaled / np.maximum(length, 1e-12)).astype(np.float32)
+    return unit
 
 
 def close_pairs(unit: Vectors, neighbours: int, min_cosine: float) -> list[tuple[int, int, float]]:
