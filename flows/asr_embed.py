@@ -2,8 +2,7 @@
 
     malgil asr embed recordings/ --out vectors.parquet [--layer 3] [--pooling mean|statistics|frames]
 
-The body is tasks/asr/embed.py; what is slow to import is imported by the command. Same-speaker retrieval
-with such vectors is `malgil asr retrieval`.
+The body is tasks/asr/embed.py; what is slow to import is imported by the command.
 """
 
 from __future__ import annotations

@@ -23,7 +23,7 @@ from tasks.errors import ConflictError, MalgilError
 
 LOGS = Path("build/logs")
 RWLOCK = Path(".dvc/tmp/rwlock")
-SHARED = ("corpus", "validate", "prepare")
+SHARED = ("corpus", "embed_asr", "validate", "prepare")
 EARLY: dict[str, tuple[str, ...]] = {"llm": ("base_llm",)}  # of a line, but need nothing of SHARED
 LINES: dict[str, tuple[str, ...]] = {
     "asr": ("train_asr", "export_asr", "evaluate_asr"),

@@ -70,6 +70,19 @@ class Validate(Section):
     min_rows_per_split: int = setting("good rows that every split needs", "rows", ge=1)
 
 
+class EmbedAsr(Section):
+    """The search for recordings that occur twice in a corpus."""
+
+    model: str = setting("encoder whose vectors propose pairs: a wav2vec2-family folder", "path")
+    layer: int = setting("layer of the vectors; 0 is the convolutional front, -1 the last", "–", ge=-1)
+    neighbours: int = setting("nearest utterances that each one is compared with", "utterances", ge=1)
+    min_cosine: float = setting("of two whitened vectors whose recordings are compared", "–", ge=-1, le=1)
+    min_correlation: float = setting(
+        "of every loud stretch of two recordings that count as one", "–", gt=0, le=1
+    )
+    max_duration_s: float = setting("longer recordings are not compared", "s", gt=0)
+
+
 class Prepare(Section):
     """Which text normalisers are applied before training."""
 
@@ -341,6 +354,7 @@ class Params(Section):
     """The whole of params.yaml."""
 
     corpus: Corpus
+    embed_asr: EmbedAsr
     validate_: Validate = Field(alias="validate")
     prepare: Prepare
     pretrain: Pretrain

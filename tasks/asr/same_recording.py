@@ -24,6 +24,9 @@ _BLOCK = OUTLINE_HZ // 5  # 0.2 s, about a syllable: a changed word spoils one o
 _HOP = _BLOCK // 2
 _LOUD = 10.0 ** (-10.0 / 10.0)  # of the power of a clip's loud blocks; below, noise may be all there is
 _LOUD_QUANTILE = 0.9
+_STEP = SAMPLE_RATE_HZ // 100
+_ALIKE = 0.8  # correlation of two envelopes below which the waveforms are not compared
+_HOPELESS = 0.5  # correlation of the wholes below which no lag is looked for closely
 _TAIL = OUTLINE_HZ // 20  # what a codec may add behind the end
 
 
@@ -31,6 +34,23 @@ def outline(audio: Audio) -> Audio:
     """The clip (samples,) at 4 kHz, mean 0."""
     low = soxr.resample(audio - audio.mean(), SAMPLE_RATE_HZ, OUTLINE_HZ, quality="HQ")
     return np.ascontiguousarray(low, dtype=np.float32)
+
+
+def envelope(audio: Audio) -> Audio:
+    """The level of a clip at 16 kHz every 10 ms, its mean removed, of length 1; shape (frames,)."""
+    count = max(1, len(audio) // _STEP)
+    parts = np.pad(audio, (0, max(0, _STEP - len(audio))))[: count * _STEP].reshape(count, _STEP)
+    level = np.sqrt(np.mean(np.square(parts), axis=1))
+    level -= level.mean()
+    scaled: Audio = (level / max(1e-12, float(np.linalg.norm(level)))).astype(np.float32)
+    return scaled
+
+
+def may_be_same(one: Audio, other: Audio) -> bool:
+    """Whether two envelopes rise and fall together at some lag: what needs no waveform to be ruled out."""
+    size = 1 << int(np.ceil(np.log2(len(one) + len(other))))
+    spectrum = np.fft.rfft(one, size) * np.conj(np.fft.rfft(other, size))
+    return bool(np.fft.irfft(spectrum, size).max() >= _ALIKE)
 
 
 def same_recording(one: Audio, other: Audio) -> float:
@@ -41,7 +61,9 @@ def same_recording(one: Audio, other: Audio) -> float:
     """
     if not one.any() or not other.any():
         return 0.0
-    lag, sign = best_lag(one, other)
+    lag, sign, likeness = best_lag(one, other)
+    if likeness < _HOPELESS:
+        return 0.0
     whole = int(np.floor(lag))
     moved = sign * _delayed(other, lag - whole)
     start = min(0, whole)
@@ -52,14 +74,20 @@ def same_recording(one: Audio, other: Audio) -> float:
     return _lowest(pair)
 
 
-def best_lag(one: Audio, other: Audio) -> tuple[float, float]:
-    """Samples by which `other` starts after `one` where both are most alike, and its polarity (1 or -1)."""
+def best_lag(one: Audio, other: Audio) -> tuple[float, float, float]:
+    """Samples by which `other` starts after `one` where both are most alike, its polarity (1 or -1) and the
+    correlation there of the clips as wholes (0 to 1; to the whole sample if it is hopeless).
+    """
     size = 1 << int(np.ceil(np.log2(len(one) + len(other))))
     spectrum = np.fft.rfft(one, size) * np.conj(np.fft.rfft(other, size))
+    energy = float(np.sqrt(np.dot(one, one) * np.dot(other, other)))
+    rough = float(np.abs(np.fft.irfft(spectrum, size)).max()) / energy
+    if rough < _HOPELESS:
+        return 0.0, 1.0, rough
     correlation = np.fft.irfft(spectrum, size * _LAG_STEPS)
     at = int(np.argmax(np.abs(correlation)))
     steps = at - len(correlation) if at >= len(correlation) // 2 else at
-    return steps / _LAG_STEPS, 1.0 if correlation[at] >= 0 else -1.0
+    return steps / _LAG_STEPS, 1.0 if correlation[at] >= 0 else -1.0, rough
 
 
 def _delayed(audio: Audio, fraction: float) -> Audio:

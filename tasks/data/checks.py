@@ -134,6 +134,12 @@ def _rules_between_rows() -> list[RowRule]:
             "a recording occurs once; a copy in a test split is the one kept",
         ),
         _alone(
+            "copied_recording",
+            "same_recording_as",
+            "a recording occurs once, whatever its format, level, noise or silence; "
+            "a copy in a test split is the one kept",
+        ),
+        _alone(
             "repeated_sentence",
             "repeats",
             "a speaker says a sentence once per split; the first recording is kept",

@@ -30,6 +30,7 @@ def enrich(
     measured: Sequence[Measured],
     texts_by_id: dict[str, str],
     normaliser: str = NORMALISER_ID,
+    copies: Sequence[tuple[int, int]] = (),
 ) -> pd.DataFrame:
     """The manifest with optional columns filled in and one column per question that a rule asks.
 
@@ -38,6 +39,7 @@ def enrich(
         measured: `n` measurements, in the same order.
         texts_by_id: sentence id to text, for the parts of joined utterances; may be empty.
         normaliser: id of the chain that transcripts pass before they are looked at.
+        copies: pairs of rows that hold one recording, by `tasks.asr.duplicates`.
 
     Returns:
         A frame of `n` rows with a fresh index; the manifest's own columns are unchanged.
@@ -68,6 +70,7 @@ def enrich(
     keep_first = _testing_first(frame)
     frame["same_id_as"] = _first_with_same(frame, ["utterance_id"], keep_first, show="path")
     frame["same_audio_as"] = _first_with_same(frame, ["audio_hash"], keep_first)
+    frame["same_recording_as"] = copied_recordings(frame, copies, keep_first)
     frame["repeats"] = _first_with_same(frame, ["split", "speaker", "text"], keep_first)
     frame["leaks_sentence_of"] = leaked_sentences(
         frame, {name: normalise(text, normaliser) for name, text in texts_by_id.items()}
@@ -135,6 +138,28 @@ def leaked_speakers(frame: pd.DataFrame) -> pd.Series:
         f"{UNSEEN_VOICES} {first[speaker]}" if split in ("train", "validation") and speaker in first else None
         for split, speaker in zip(frame["split"], frame["speaker"], strict=True)
     )
+
+
+def copied_recordings(frame: pd.DataFrame, copies: Sequence[tuple[int, int]], order: list[int]) -> pd.Series:
+    """For every row the utterance (with its split) whose recording it holds again; None for the first in
+    `order` of those that are copies of each other, and where the samples are the same (`same_audio_as`).
+    """
+    group = list(range(len(frame)))
+
+    def root(row: int) -> int:
+        while group[row] != row:
+            row = group[row] = group[group[row]]
+        return row
+
+    for one, other in copies:
+        group[root(one)] = root(other)
+    kept: dict[int, int] = {}
+    partners: list[str | None] = [None] * len(frame)
+    for row in order:
+        first = kept.setdefault(root(row), row)
+        if first != row and frame["same_audio_as"].iat[row] is None:
+            partners[row] = f"{frame['split'].iat[first]} {frame['utterance_id'].iat[first]}"
+    return _text(partners)
 
 
 def _partner(frame: pd.DataFrame, latest: tuple[int, int], rank: int) -> str | None:

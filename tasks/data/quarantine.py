@@ -26,6 +26,7 @@ FOUND = {  # column: how a bad value of it is told
     "text": "“{:.120}”",
     "characters_per_s": "{:.1f} characters/s",
     "same_audio_as": "the samples of {}",
+    "same_recording_as": "the recording of {}",
     "repeats": "as {}",
     "leaks_sentence_of": "sentence of {}",
     "leaks_speaker_of": "voice of {}",

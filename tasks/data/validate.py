@@ -40,7 +40,14 @@ BINS = {"measured_duration_s": 24, "characters_per_s": 24, "snr_db": 16, "silent
 log = logging.getLogger("malgil.validate")
 
 
-def validate(params: Validate, *, corpus: Path, out: Path, normaliser: str = NORMALISER_ID) -> dict[str, Any]:
+def validate(
+    params: Validate,
+    *,
+    corpus: Path,
+    out: Path,
+    duplicates: Path | None = None,
+    normaliser: str = NORMALISER_ID,
+) -> dict[str, Any]:
     """Validates a corpus and quarantines its bad rows.
 
     Args:
@@ -49,6 +56,8 @@ def validate(params: Validate, *, corpus: Path, out: Path, normaliser: str = NOR
             commands.parquet are used where there is one.
         out: folder that becomes {manifest.parquet, quarantine.parquet, result.json, report.html}.
         normaliser: id of the chain of text normalisers that training will use.
+        duplicates: duplicates.parquet of `tasks.asr.duplicates` for this corpus; without it only files of
+            the same samples count as copies.
 
     Returns:
         The content of result.json.
@@ -71,7 +80,8 @@ def validate(params: Validate, *, corpus: Path, out: Path, normaliser: str = NOR
         )
 
     measured = list(track(measure_all(corpus, manifest["path"]), "measure audio", len(manifest), "files"))
-    frame = enrich(_text_as_objects(manifest), measured, _sentences(corpus), normaliser)
+    copies = _copies(duplicates, manifest)
+    frame = enrich(_text_as_objects(manifest), measured, _sentences(corpus), normaliser, copies)
     outcomes = run_expectations(frame, row_rules(params))
     reasons = reasons_by_row(outcomes, len(frame))
     bad = np.array([bool(own) for own in reasons], dtype=bool)
@@ -239,6 +249,26 @@ def _text_as_objects(manifest: pd.DataFrame) -> pd.DataFrame:
     return frame
 
 
+def _copies(path: Path | None, manifest: pd.DataFrame) -> list[tuple[int, int]]:
+    """Pairs of rows that hold one recording. Raises DataError for a table of another manifest."""
+    if path is None:
+        return []
+    table = read_table(path)
+    ids = [str(name) for name in manifest["utterance_id"]]
+    pairs: list[tuple[int, int]] = []
+    for found in table.itertuples():
+        pair = int(found.row), int(found.other_row)
+        names = [found.utterance_id, found.other_utterance_id]
+        if max(pair) >= len(ids) or [ids[row] for row in pair] != names:
+            raise DataError(
+                f"{path} names {' and '.join(names)} in rows {pair[0]} and {pair[1]}",
+                "it must be made from this manifest",
+                "make it again: `dvc repro -f embed_asr`",
+            )
+        pairs.append(pair)
+    return pairs
+
+
 def _sentences(corpus: Path) -> dict[str, str]:
     """Sentence id to text, of commands.parquet where the corpus has one."""
     path = corpus / "commands.parquet"
@@ -268,7 +298,10 @@ if __name__ == "__main__":
             __spec__.name,
             "validate",
             validate,
-            inputs={"corpus": Path("build/corpus")},
+            inputs={
+                "corpus": Path("build/corpus"),
+                "duplicates": Path("build/embeddings/duplicates.parquet"),
+            },
             outputs={"out": Path("build/validated")},
             borrowed={"normaliser": "prepare.normaliser"},
         )

@@ -20,9 +20,27 @@ from tasks.settings import Params
 from tasks.tracking import read_history
 
 SECTIONS = {
-    "asr": ("corpus", "validate_", "prepare", "train_asr", "export_asr", "evaluate_asr", "decide"),
+    "asr": (
+        "corpus",
+        "embed_asr",
+        "validate_",
+        "prepare",
+        "train_asr",
+        "export_asr",
+        "evaluate_asr",
+        "decide",
+    ),
     "llm": (
-        *("corpus", "validate_", "prepare", "base_llm", "train_llm", "convert_llm", "quantise_llm"),
+        *(
+            "corpus",
+            "embed_asr",
+            "validate_",
+            "prepare",
+            "base_llm",
+            "train_llm",
+            "convert_llm",
+            "quantise_llm",
+        ),
         *("verify_llm", "evaluate_llm", "evaluate_road", "decide"),
     ),
 }

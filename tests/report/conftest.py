@@ -23,6 +23,7 @@ STAGES = {
     name: {"seconds": seconds, "peak_rss_mb": 400.0 + seconds, "cached": seconds == 0.0}
     for name, seconds in {
         "corpus": 0.0,
+        "embed_asr": 45.0,
         "validate": 9.5,
         "prepare": 2.25,
         "train_asr": 300.0,

@@ -18,7 +18,17 @@ from jsonschema import Draft202012Validator
 pytestmark = pytest.mark.slow
 ROOT = Path(__file__).parents[2]
 STAGES = {
-    *("corpus", "validate", "prepare", "train_asr", "export_asr", "evaluate_asr", "base_llm", "train_llm"),
+    *(
+        "corpus",
+        "embed_asr",
+        "validate",
+        "prepare",
+        "train_asr",
+        "export_asr",
+        "evaluate_asr",
+        "base_llm",
+        "train_llm",
+    ),
     *("merge_llm", "convert_llm", "quantise_llm", "verify_llm", "evaluate_llm", "evaluate_road"),
 }
 
