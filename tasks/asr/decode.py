@@ -9,20 +9,17 @@ from __future__ import annotations
 import os
 import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from itertools import groupby
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
 from tasks.asr.vocabulary import SPACE, Vocabulary
 from tasks.errors import ModelError
-
-if TYPE_CHECKING:
-    from tasks.asr.hot_words import HotWords
 
 
 @dataclass(frozen=True)
@@ -64,7 +61,7 @@ class BeamSearch:
     Args:
         arpa: text of the n-gram model (`language_model.estimate`); None: the acoustics alone.
         options: how far it looks and how much it listens.
-        hot_words: what it is to expect.
+        boost: wraps the language model (`hot_words.Boosted`).
 
     Raises:
         ModelError: KenLM cannot read it.
@@ -75,7 +72,7 @@ class BeamSearch:
         arpa: str | None,
         vocabulary: Vocabulary,
         options: SearchOptions = SearchOptions(),
-        hot_words: HotWords | None = None,
+        boost: Callable[[Any], Any] | None = None,
     ) -> None:
         from flashlight.lib.text.decoder import (
             CriterionType,
@@ -87,10 +84,8 @@ class BeamSearch:
         self.vocabulary, self.arpa, self.options = vocabulary, arpa, options
         chosen = LexiconFreeDecoderOptions(**asdict(options), criterion_type=CriterionType.CTC)
         self._language_model = ZeroLM() if arpa is None else _kenlm(arpa, vocabulary)
-        if hot_words is not None:
-            from tasks.asr.hot_words import Boosted
-
-            self._language_model = Boosted(self._language_model, hot_words, options.lm_weight)
+        if boost is not None:
+            self._language_model = boost(self._language_model)
         space = vocabulary.ids.get(SPACE, vocabulary.blank_id)
         self._decoder = LexiconFreeDecoder(chosen, self._language_model, space, vocabulary.blank_id, [])
 

@@ -13,7 +13,7 @@ from pathlib import Path
 
 from tasks.asr.checkpoint import Vocabulary
 from tasks.asr.decode import BeamSearch, SearchOptions
-from tasks.asr.hot_words import WEIGHT, HotWords
+from tasks.asr.hot_words import WEIGHT, Boosted, HotWords
 from tasks.asr.language_model import BEGIN, END, OTHER
 from tasks.errors import DataError, MalgilError, ModelError, explain_os_error
 
@@ -70,12 +70,14 @@ def choose_search(shipped: BeamSearch | None, vocabulary: Vocabulary, wanted: Wa
                 "--decoder lm needs one",
                 "name your own with --lm PATH.arpa, or use --decoder beam",
             )
-    hot = None
-    if wanted.hot_words:
-        hot = HotWords.spelled(wanted.hot_words, vocabulary, wanted.hot_word_weight)
-        # What a listed word is given before it proves to be another must not drop the others meanwhile.
-        options = replace(options, beam_threshold=options.beam_threshold + hot.most)
-    return BeamSearch(arpa, vocabulary, options, hot)
+    if not wanted.hot_words:
+        return BeamSearch(arpa, vocabulary, options)
+    hot = HotWords.spelled(wanted.hot_words, vocabulary, wanted.hot_word_weight)
+    # What a listed word is given before it proves to be another must not drop the others meanwhile.
+    options = replace(options, beam_threshold=options.beam_threshold + hot.most)
+    return BeamSearch(
+        arpa, vocabulary, options, lambda model: Boosted(model, hot, lm_weight=options.lm_weight)
+    )
 
 
 def _excluded(option: str, decoder: str, needed: str) -> MalgilError:

@@ -6,11 +6,15 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
+import torch
 
 from tasks.artifacts import sha256_file, write_json
-from tasks.asr.checkpoint import Vocabulary, fresh_model, mini_config, save_checkpoint
+from tasks.asr import language_model
+from tasks.asr.checkpoint import Vocabulary, fresh_model, load_encoder, mini_config, save_checkpoint
+from tasks.asr.export import export
+from tasks.asr.train import ngrams_of
 from tasks.data.espeak import Synthesiser
-from tasks.settings import TrainAsr
+from tasks.settings import ExportAsr, TrainAsr
 from tests.tiny_asr import tiny_settings
 
 SENTENCES = (
@@ -79,6 +83,30 @@ def encoder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     )
     save_checkpoint(folder, fresh_model(config, seed=0), vocabulary, {"kind": "test"})
     write_json(folder / "PROVENANCE.json", {"sha256": sha256_file(folder / "model.safetensors")})
+    return folder
+
+
+@pytest.fixture(scope="session")
+def checkpoint(encoder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An untrained recogniser that says something, and an n-gram model of the sentences."""
+    folder = tmp_path_factory.mktemp("talking")
+    vocabulary = Vocabulary.of_jamo()
+    model = load_encoder(str(encoder), vocabulary, seed=4)
+    torch.nn.init.normal_(model.lm_head.weight, std=1.0)  # so that it says something
+    save_checkpoint(folder, model, vocabulary, {"units": "jamo"})
+    language_model.save(ngrams_of(pd.Series(SENTENCES), vocabulary), folder)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def shipped(checkpoint: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """`checkpoint` as the pipeline ships it."""
+    folder = tmp_path_factory.mktemp("export") / "shipped"
+    export(
+        ExportAsr(opset=17, max_logit_difference=1e-3, max_relative_difference_int8=0.1),
+        checkpoint=checkpoint,
+        out_dir=folder,
+    )
     return folder
 
 

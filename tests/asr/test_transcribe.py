@@ -10,13 +10,11 @@ import os
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable, Iterator, Sequence
-from itertools import pairwise
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pandas as pd
 import pytest
 import soundfile
 import torch
@@ -24,22 +22,18 @@ from typer.testing import CliRunner
 
 from flows import asr_commands
 from flows.cli import app
-from tasks.asr import language_model, recording, transcribe
+from tasks.asr import recording, transcribe
 from tasks.asr.acoustic import OnnxAcoustic, TorchAcoustic, load_acoustic
 from tasks.asr.align import Span
 from tasks.asr.augment import normalised
-from tasks.asr.checkpoint import Vocabulary, load_encoder, save_checkpoint
-from tasks.asr.export import export
+from tasks.asr.checkpoint import Vocabulary, fresh_model, load_encoder, save_checkpoint
 from tasks.asr.formats import Transcription
 from tasks.asr.model import OnnxRecogniser, TorchRecogniser
-from tasks.asr.recording import BLOCK_FRAMES, blocks, stretches, survey
-from tasks.asr.sources import Failure, Source, find_sources, output_files
-from tasks.asr.train import ngrams_of
-from tasks.asr.windows import Grid, measure_grid, pause_frame, plan_windows
+from tasks.asr.recording import BLOCK_FRAMES
+from tasks.asr.sources import Failure, Source, find_sources
+from tasks.asr.windows import Grid
 from tasks.data.audio import read_audio
 from tasks.errors import DataError, ModelError
-from tasks.settings import ExportAsr
-from tests.asr.conftest import SENTENCES
 
 ROOT = Path(__file__).parents[2]
 GRID = Grid(320, 686)
@@ -102,28 +96,6 @@ def run(paths: Sequence[Path], acoustic: Any, window_s: float = 20.0, overlap_s:
 
 
 @pytest.fixture(scope="module")
-def checkpoint(encoder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("checkpoint")
-    vocabulary = Vocabulary.of_jamo()
-    model = load_encoder(str(encoder), vocabulary, seed=4)
-    torch.nn.init.normal_(model.lm_head.weight, std=1.0)  # so that it says something
-    save_checkpoint(folder, model, vocabulary, {"units": "jamo"})
-    language_model.save(ngrams_of(pd.Series(SENTENCES), vocabulary), folder)
-    return folder
-
-
-@pytest.fixture(scope="module")
-def shipped(checkpoint: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("export") / "shipped"
-    export(
-        ExportAsr(opset=17, max_logit_difference=1e-3, max_relative_difference_int8=0.1),
-        checkpoint=checkpoint,
-        out_dir=folder,
-    )
-    return folder
-
-
-@pytest.fixture(scope="module")
 def noises(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
     """Short recordings of several lengths, and one of 12 s."""
     folder = tmp_path_factory.mktemp("noises")
@@ -133,64 +105,8 @@ def noises(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
     return sorted(folder.iterdir())
 
 
-def frames_of(kernels: Sequence[int], strides: Sequence[int]) -> Callable[[int], int]:
-    def count(samples: int) -> int:
-        for kernel, stride in zip(kernels, strides, strict=True):
-            samples = max(0, (samples - kernel) // stride + 1)
-        return samples
-
-    return count
-
-
-@pytest.mark.parametrize(
-    ("kernels", "strides", "expected"),
-    [
-        ((16, 8, 4, 4), (10, 4, 4, 2), (320, 686)),
-        ((10, 3, 3, 3, 3, 2, 2), (5, 2, 2, 2, 2, 2, 2), (320, 400)),  # wav2vec2 and XLS-R
-        ((10, 3, 3), (5, 2, 2), (20, 40)),
-        ((800, 8), (400, 4), (1600, 3600)),
-    ],
-)
-def test_the_grid_is_measured(
-    kernels: Sequence[int], strides: Sequence[int], expected: tuple[int, int]
-) -> None:
-    counted = frames_of(kernels, strides)
-    grid = measure_grid(counted)
-    assert grid == expected
-    assert all(grid.frames(samples) == counted(samples) for samples in range(0, 9_000, 7))
-
-
 def test_both_backends_lie_on_the_same_grid(checkpoint: Path, shipped: Path) -> None:
     assert TorchAcoustic(checkpoint, 60.0).grid == OnnxAcoustic(shipped).grid == GRID
-
-
-@pytest.mark.parametrize("overlap", [2, 5, 20])
-def test_windows_cover_every_frame_once_with_context(overlap: int) -> None:
-    longest = 50
-    for frames in (1, 50, 51, 52, 99, 100, 101, 1_000, 1_234):
-        windows = plan_windows(frames, longest, overlap)
-        kept = [frame for w in windows for frame in range(w.keep_from, w.keep_to)]
-        assert kept == list(range(frames))
-        assert {w.end - w.first for w in windows} == {min(frames, longest)}
-        for before, after in pairwise(windows):
-            assert before.end - after.first >= overlap
-            assert before.end - before.keep_to >= overlap // 2 <= after.keep_from - after.first
-        assert windows[-1].end == frames
-
-
-@pytest.mark.parametrize(
-    ("path", "expected"),
-    [
-        ("aaaaaaaaaa" "aa-|-aaaaa", 13),  # a space, between words
-        ("aaaaaaaaaa" "a-|a-----a", 16),  # a long pause, though there is no space in it
-        ("aaaaaaaaaa" "a|a--a---a", 11),  # short ones may be inside a word
-        ("a|||||||||" "aaaa-aaaaa", 15),  # nothing better in the second half
-        ("----------" "----------", 15),
-    ],
-)  # fmt: skip
-def test_text_is_cut_where_a_word_ends(path: str, expected: int) -> None:
-    logits = np.eye(3)[["-|a".index(symbol) for symbol in path]]
-    assert pause_frame(logits, blank_id=0, space_id=1, longest=20, pause=4) == expected
 
 
 @pytest.mark.parametrize("window_s", [1.3, 4.0, 20.0, 400.0])
@@ -309,25 +225,6 @@ def test_memory_does_not_grow_with_the_recording(tmp_path: Path, monkeypatch: py
     assert max(decoded) <= 1_000
 
 
-@pytest.mark.parametrize(
-    ("rate_hz", "channels", "suffix"), [(44_100, 2, "flac"), (8_000, 1, "wav"), (16_000, 3, "wav")]
-)
-def test_blocks_are_the_samples_of_the_whole(
-    tmp_path: Path, rate_hz: int, channels: int, suffix: str
-) -> None:
-    path = tmp_path / f"a.{suffix}"
-    soundfile.write(path, np.random.default_rng(0).uniform(-0.9, 0.9, (5 * rate_hz + 17, channels)), rate_hz)
-    whole = read_audio(path)
-    assert np.array_equal(np.concatenate(list(blocks(path, "a"))), whole)
-    known = survey(path, "a", keep=100)
-    assert known.audio is None and known.samples == len(whole)
-    assert known.mean == pytest.approx(whole.mean(), abs=1e-6)
-    assert known.variance == pytest.approx(whole.var(), rel=1e-4)
-    ranges = [(0, 100), (50, 70_000), (60_000, 79_000)]
-    for (start, stop), audio in zip(ranges, stretches(known, ranges), strict=True):
-        assert np.array_equal(audio, whole[start:stop])
-
-
 @pytest.fixture
 def odd(tmp_path: Path, noises: list[Path]) -> Path:
     """A folder of what people have in folders: the good ones say something, the others must be named."""
@@ -391,32 +288,6 @@ def test_a_file_that_shrinks_between_the_readings_is_a_fault(
     assert found.text
 
 
-def test_files_folders_globs_and_standard_input_in_their_order(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.chdir(tmp_path)
-    for name in ("b/2.wav", "b/1.FLAC", "b/c/3.mp3", "a.wav", "d[1].wav", "d1.wav", "speech.bin"):
-        Path(name).parent.mkdir(parents=True, exist_ok=True)
-        Path(name).touch()
-    (tmp_path / "scratch").mkdir()
-    wanted = ["d[1].wav", "-", "b", "?.wav", "a.wav", "b/**/*.mp3", "speech.bin", "x*.wav", "-"]
-    found = find_sources(wanted, io.BytesIO(b"bytes"), tmp_path / "scratch")
-    names = ["d[1].wav", "-", "b/1.FLAC", "b/2.wav", "b/c/3.mp3", "a.wav", "speech.bin", "x*.wav"]
-    assert [s.name for s in found] == names
-    assert isinstance(found[-1], Failure) and "matches no file" in str(found[-1].error)
-    assert isinstance(found[1], Source) and found[1].path.read_bytes() == b"bytes"
-    files = output_files(found, Path("out"), ".srt")
-    assert files["b/c/3.mp3"] == Path("out/c/3.srt") and files["-"] == Path("out/stdin.srt")
-
-
-def test_results_overwrite_neither_each_other_nor_a_recording(tmp_path: Path) -> None:
-    one, other = source(tmp_path / "a/x.wav"), source(tmp_path / "b/x.wav")
-    with pytest.raises(DataError, match="both be written"):
-        output_files([one, other], tmp_path / "out", ".json")
-    with pytest.raises(DataError, match="is a recording"):
-        output_files([source(tmp_path / "x.txt")], tmp_path, ".txt")
-
-
 def test_a_folder_without_a_recogniser_is_named(tmp_path: Path, checkpoint: Path) -> None:
     with pytest.raises(ModelError, match=r"model\.int8\.onnx or config\.json"):
         load_acoustic(tmp_path, None, 60.0, use_search=True)
@@ -469,3 +340,46 @@ def test_the_command_writes_a_file_per_recording(
 def test_subtitles_of_several_recordings_need_a_folder(odd: Path) -> None:
     ended = malgil(odd, "--format", "srt")
     assert ended.returncode == 2 and b"--out DIR" in ended.stderr and not ended.stdout
+
+
+def test_one_bad_file_of_many_stops_nothing(shipped: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "many"
+    folder.mkdir()
+    rng = np.random.default_rng(2)
+    for index in range(50):
+        soundfile.write(folder / f"{index:02d}.wav", rng.uniform(-0.3, 0.3, 3_200 + 160 * index), 16_000)
+    (folder / "23.wav").write_bytes((folder / "23.wav").read_bytes()[:2_000])
+    ended = CliRunner().invoke(app, ["asr", "transcribe", str(folder), "--model", str(shipped)])
+    assert ended.exit_code == DataError.exit_code
+    told = [line.partition("\t")[0] for line in ended.stdout.splitlines()]
+    assert told == [str(folder / f"{index:02d}.wav") for index in range(50) if index != 23]
+    assert "23.wav is truncated" in ended.stderr and "1 of 50 recordings" in ended.stderr
+
+
+def test_several_workers_say_what_one_says(
+    checkpoint: Path, shipped: Path, noises: list[Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    said = []
+    for threads in ("1", "3"):
+        monkeypatch.setenv("MALGIL_THREADS", threads)
+        for acoustic in (TorchAcoustic(checkpoint, 2.0), OnnxAcoustic(shipped)):
+            assert acoustic.workers.count == int(threads)
+            said.append([(r.path, r.text, r.characters) for r in run(noises, acoustic, 3.0, 1.0)])
+    assert said[:2] == said[2:] and any(text for _, text, _ in said[0])
+
+
+def test_group_norm_is_never_padded(encoder: Path, tmp_path: Path) -> None:
+    """wav2vec2-base in a Hub-style folder: a batch of several lengths says what each says alone."""
+    config = load_encoder(str(encoder), Vocabulary.of_jamo(), seed=4).config
+    config.update({"feat_extract_norm": "group", "conv_bias": False, "do_stable_layer_norm": False})
+    model = fresh_model(config, seed=5)
+    torch.nn.init.normal_(model.lm_head.weight, std=1.0)
+    save_checkpoint(tmp_path, model, Vocabulary.of_jamo(), {}, normalise=False)
+    (tmp_path / "malgil.json").unlink()  # a folder from the Hub has none
+    rng = np.random.default_rng(3)
+    clips = [rng.uniform(-0.5, 0.5, length).astype(np.float32) for length in (9_000, 16_000, 9_000)]
+    acoustic = load_acoustic(tmp_path, None, 60.0, use_search=True)
+    together = acoustic.logits(clips)
+    for clip, found in zip(clips, together, strict=True):
+        (alone,) = acoustic.logits([clip])
+        assert found.shape == alone.shape and np.abs(found - alone).max() < 1e-4
