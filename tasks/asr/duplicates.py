@@ -71,7 +71,13 @@ def find_duplicates(params: EmbedAsr, *, corpus: Path, out: Path) -> dict[str, i
     candidates = close_pairs(whitened(vectors), params.neighbours, params.min_cosine) if rows else []
     ids = [str(name) for name in manifest["utterance_id"]]
     found = []
-    read = lru_cache(_OUTLINES)(lambda row: outline(read_audio(files[row])))
+
+    @lru_cache(_OUTLINES)
+    def read(row: int) -> Audio:
+        file = files[row]
+        assert file is not None  # only rows that were read have a vector
+        return outline(read_audio(file))
+
     for one, other, cosine in track(candidates, "compare", unit="pairs"):
         if not may_be_same(envelopes[one], envelopes[other]):
             continue

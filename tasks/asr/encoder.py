@@ -181,7 +181,7 @@ def _first(output: Any) -> torch.Tensor:
 def _quiet() -> Iterator[None]:
     """Without the report of weights that are not used: the head is left out on purpose."""
     before = transformers_logging.get_verbosity()
-    transformers_logging.set_verbosity_error()
+    transformers_logging.set_verbosity_error()  # type: ignore[no-untyped-call]
     try:
         yield
     finally:

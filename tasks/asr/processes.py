@@ -78,7 +78,8 @@ class World:
         numbers = torch.tensor(list(extra), dtype=torch.float32, device=self.device)
         flat = torch.cat([*pieces, has, numbers])
         dist.all_reduce(flat)
-        *grads, has, numbers = flat.split([*(p.numel() for p in pieces), len(learning), len(numbers)])
+        sizes = [*(p.numel() for p in pieces), len(learning), len(numbers)]
+        *grads, has, numbers = torch.split(flat, sizes)
         for weight, grad, count in zip(learning, grads, has.tolist(), strict=True):
             weight.grad = grad.view_as(weight).to(weight.dtype) if count else None
         return [float(value) for value in numbers.tolist()]

@@ -32,10 +32,11 @@ from tasks.asr.augment import Augmentation
 from tasks.asr.batching import AudioStore, plan_batches
 from tasks.asr.checkpoint import Checkpoint, Vocabulary, load_encoder, normalises, use_threads
 from tasks.asr.freeze import Trainable
+from tasks.asr.labels import encode_all
 from tasks.asr.loop import Schedule, train_steps
 from tasks.asr.prepared import PreparedSpeech, read_prepared
 from tasks.asr.study_reading import caveats, compare, overall
-from tasks.asr.train import encode_all, validation_rates
+from tasks.asr.train import validation_rates
 from tasks.asr.update import Method
 from tasks.errors import DataError
 from tasks.progress import Progress
@@ -144,7 +145,8 @@ class _Bench:
     def train(self, run: Run) -> dict[str, Any]:
         """Trains one run and returns its error rates and costs."""
         chosen = self.pool[np.random.default_rng(run.seed).permutation(len(self.pool))][: run.utterances]
-        labels = encode_all(self.rows.iloc[chosen], self.vocabulary)
+        rows = self.rows.iloc[chosen]
+        labels = encode_all(rows["utterance_id"].tolist(), rows["text"].tolist(), self.vocabulary)
         store = AudioStore(self.store.flat, self.store.offsets[chosen], self.store.lengths[chosen])
         scratch = run.method == "scratch"
         model = load_encoder(self.training.encoder, self.vocabulary, run.seed, scratch)

@@ -79,7 +79,7 @@ class Updater:
             model.gradient_checkpointing_enable({"use_reentrant": False})
         device = torch.device(world.device).type
         check_precision(method.precision, device)
-        self.scaler = torch.amp.GradScaler(device, enabled=method.precision == "fp16")  # type: ignore[attr-defined]
+        self.scaler = torch.amp.GradScaler(device, enabled=method.precision == "fp16")
         self.optimizer = torch.optim.AdamW(
             self._groups(), lr=0.0, betas=_BETAS, weight_decay=_WEIGHT_DECAY, fused=True
         )
@@ -170,8 +170,8 @@ class Updater:
         """Whether every process had enough memory; else halves the micro batch in all of them."""
         divisible_s = max((_padded_s(piece) for piece in pieces if len(piece) > 1), default=0.0)
         hopeless = not fitted and not divisible_s
-        failed, hopeless, divisible_s = self.world.largest([not fitted, hopeless, divisible_s])
-        if hopeless:
+        failed, lost, divisible_s = self.world.largest([not fitted, hopeless, divisible_s])
+        if lost:
             longest_s = max(_padded_s(piece) for piece in pieces)
             raise CapacityError(
                 f"memory does not suffice for a micro batch of one utterance (up to {longest_s:.1f} s)",
