@@ -22,7 +22,7 @@ from tasks.artifacts import new_folder, write_json, write_parquet, write_text
 from tasks.data.checks import OPTIONAL, REQUIRED, row_rules
 from tasks.data.enrich import enrich
 from tasks.data.expectations import Outcome, run_expectations, schema_rules, version
-from tasks.data.manifest import SPLITS, read_table, write_manifest
+from tasks.data.manifest import SPLITS, read_table, records, write_manifest
 from tasks.data.measure import measure_all
 from tasks.data.page import without_nan
 from tasks.data.quarantine import describe, quarantined, reasons_by_row
@@ -243,9 +243,9 @@ def _copies(path: Path | None, manifest: pd.DataFrame) -> list[tuple[int, int]]:
     table = read_table(path)
     ids = [str(name) for name in manifest["utterance_id"]]
     pairs: list[tuple[int, int]] = []
-    for found in table.itertuples():
-        pair = int(found.row), int(found.other_row)
-        names = [found.utterance_id, found.other_utterance_id]
+    for found in records(table):
+        pair = int(found["row"]), int(found["other_row"])
+        names = [str(found["utterance_id"]), str(found["other_utterance_id"])]
         if max(pair) >= len(ids) or [ids[row] for row in pair] != names:
             raise DataError(
                 f"{path} names {' and '.join(names)} in rows {pair[0]} and {pair[1]}",
