@@ -69,15 +69,10 @@ def find_duplicates(params: EmbedAsr, *, corpus: Path, out: Path) -> dict[str, i
     with Progress("embed", len(files), "files") as progress:
         rows, vectors, envelopes = _vectors(files, encoder, params, progress)
     candidates = close_pairs(whitened(vectors), params.neighbours, params.min_cosine) if rows else []
+    paths = [str(path) for path in manifest["path"]]
     ids = [str(name) for name in manifest["utterance_id"]]
     found = []
-
-    @lru_cache(_OUTLINES)
-    def read(row: int) -> Audio:
-        file = files[row]
-        assert file is not None  # only rows that were read have a vector
-        return outline(read_audio(file))
-
+    read = lru_cache(_OUTLINES)(lambda row: outline(read_audio(corpus / paths[row])))
     for one, other, cosine in track(candidates, "compare", unit="pairs"):
         if not may_be_same(envelopes[one], envelopes[other]):
             continue

@@ -10,6 +10,7 @@ fine-tuned one. No command.
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -181,7 +182,7 @@ def _first(output: Any) -> torch.Tensor:
 def _quiet() -> Iterator[None]:
     """Without the report of weights that are not used: the head is left out on purpose."""
     before = transformers_logging.get_verbosity()
-    transformers_logging.set_verbosity_error()  # type: ignore[no-untyped-call]
+    transformers_logging.set_verbosity(logging.ERROR)
     try:
         yield
     finally:

@@ -121,6 +121,10 @@ def test_a_changed_word_or_another_tempo_is_another_recording() -> None:
     assert same_recording(said, said) == pytest.approx(1.0, abs=1e-3)
     assert same_recording(said, -0.3 * np.concatenate([np.zeros(777, np.float32), said])) > 0.99
     assert all(same_recording(said, outline(other)) < 0.5 for other in others)
+    one_word = said.copy()  # the rest is sample for sample the same, so that the wholes correlate
+    middle = len(said) // 2
+    one_word[middle : middle + 1_200] = said[:1_200][::-1] * 2
+    assert np.corrcoef(said, one_word)[0, 1] > 0.6 and same_recording(said, one_word) < 0.5
 
 
 def test_blocks_of_cosines_give_the_pairs_of_the_whole_matrix(monkeypatch: pytest.MonkeyPatch) -> None:
