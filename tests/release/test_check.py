@@ -22,7 +22,7 @@ def shipped(tmp_path_factory):
     from tasks.asr import language_model
     from tasks.asr.checkpoint import Vocabulary, fresh_model, mini_config, save_checkpoint
     from tasks.asr.export import export
-    from tasks.asr.train import ngrams_of
+    from tasks.asr.ngrams import symbol_ngrams
     from tasks.params import load
 
     folder = tmp_path_factory.mktemp("recogniser")
@@ -36,7 +36,7 @@ def shipped(tmp_path_factory):
     )
     (folder / "checkpoint").mkdir()
     save_checkpoint(folder / "checkpoint", fresh_model(config, seed=0), vocabulary, {"normaliser": "ko-1"})
-    arpa = ngrams_of(pd.Series(["거실 불 켜 줘", "문 닫아"]), vocabulary)
+    arpa = symbol_ngrams(["거실 불 켜 줘", "문 닫아"], vocabulary)
     language_model.save(arpa, folder / "checkpoint")
     settings = load(Path(__file__).parents[2] / "params.yaml").export_asr
     export(settings, checkpoint=folder / "checkpoint", out_dir=folder / "shipped")
