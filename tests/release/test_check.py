@@ -76,6 +76,26 @@ def test_the_lines_on_the_card_transcribe_as_malgil_does(shipped, tmp_path, caps
     assert expected and " ".join(said.split()) == expected
 
 
+def test_the_card_of_a_model_of_words_has_lines_that_decode_greedily(
+    shipped, tmp_path, capsys, params, monkeypatch
+):
+    import soundfile
+
+    from tasks.asr.model import OnnxRecogniser
+    from tasks.release import card
+
+    page = (card.TEMPLATES / "asr.md.j2").read_text(encoding="utf-8")
+    code = page.split("```python")[2].partition("```")[0]
+    code = "\n".join(line for line in code.splitlines() if "snapshot_download" not in line)
+    audio = np.random.default_rng(1).normal(0, 0.1, 32_000).astype(np.float32)
+    soundfile.write(tmp_path / "speech.wav", audio, 16_000, subtype="FLOAT")
+    monkeypatch.chdir(tmp_path)
+    exec(code, {"folder": shipped})
+    said = unicodedata.normalize("NFD", capsys.readouterr().out).replace("[UNK]", "")
+    greedy = OnnxRecogniser(shipped).transcripts([audio])[0].greedy
+    assert greedy and " ".join(unicodedata.normalize("NFC", said).split()) == greedy
+
+
 def test_a_gguf_that_is_none_does_not_load(tmp_path):
     (tmp_path / "tools.json").write_text("[]")
     (tmp_path / "malgil-llm-Q8_0.gguf").write_bytes(b"GGUF" + b"\0" * 100)
