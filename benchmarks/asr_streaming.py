@@ -36,6 +36,7 @@ from tasks.asr.streaming.attention import hear_chunks
 from tasks.asr.streaming.cached import CachedEncoder
 from tasks.asr.streaming.recogniser import StreamEncoder, StreamingRecognizer
 from tasks.asr.streaming.windowed import WindowedEncoder, WindowShape
+from tasks.asr.word_search import make_search
 from tasks.progress import Progress
 
 SPLITS = ("test_sentences", "test_voices")
@@ -85,7 +86,7 @@ def measure(model: Path, streaming_model: Path, prepared: Path, quick: bool) -> 
 def _load(folder: Path) -> _Model:
     checkpoint = load_checkpoint(folder)
     arpa = language_model.read(folder)
-    return _Model(checkpoint, BeamSearch(arpa, checkpoint.vocabulary) if arpa else None)
+    return _Model(checkpoint, make_search(arpa, checkpoint.vocabulary) if arpa else None)
 
 
 def _minute(data: PreparedSpeech) -> np.ndarray[Any, np.dtype[np.float32]]:

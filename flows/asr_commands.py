@@ -89,7 +89,7 @@ def transcribe(
         int | None, typer.Option(min=1, max=1000, help="hypotheses kept per frame (beam, lm)")
     ] = None,
     lm: Annotated[
-        Path | None, typer.Option(help="your own n-gram model of symbols: ARPA, gzipped or not")
+        Path | None, typer.Option(help="your own n-gram model, of symbols or words: ARPA, gzipped or not")
     ] = None,
     hot_word: Annotated[
         list[str] | None, typer.Option(help="a word or phrase to expect; several times for several")

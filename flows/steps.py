@@ -26,7 +26,7 @@ RWLOCK = Path(".dvc/tmp/rwlock")
 SHARED = ("corpus", "embed_asr", "validate", "prepare")
 EARLY: dict[str, tuple[str, ...]] = {"llm": ("base_llm",)}  # of a line, but need nothing of SHARED
 LINES: dict[str, tuple[str, ...]] = {
-    "asr": ("train_asr", "export_asr", "evaluate_asr"),
+    "asr": ("train_asr", "language_model_asr", "export_asr", "evaluate_asr"),
     "llm": (
         "train_llm",
         "merge_llm",

@@ -29,7 +29,13 @@ from tasks.settings import SECTIONS, Params
 RESOLVED = Path("build/params.yaml")
 SOURCES = Path("build/sources")
 # settings that name a file or folder of the user's, by stage
-PATH_SETTINGS = {"corpus": "manifest", "embed_asr": "model", "train_asr": "encoder", "base_llm": "model"}
+PATH_SETTINGS = {
+    "corpus": "manifest",
+    "embed_asr": "model",
+    "train_asr": "encoder",
+    "language_model_asr": "text",
+    "base_llm": "model",
+}
 
 
 class Rule(NamedTuple):

@@ -205,6 +205,20 @@ class StudyAsr(Section):
     test_utterances: int = setting("judged utterances, from the start of test_voices", "utterances", ge=1)
 
 
+class LanguageModelAsr(Section):
+    """The n-gram model that the recogniser's search listens to (docs/how-to/language-models.md)."""
+
+    unit: Literal["symbols", "words", "none"] = setting(
+        "what it predicts; `none`: no model, the recogniser decodes greedily", "–"
+    )
+    order: int = setting(
+        "length of the longest n-gram; an unknown word is spelled with it too", "symbols or words", ge=2, le=6
+    )
+    text: str = setting(
+        "your own sentences beside the transcripts: UTF-8, one per line; empty for none", "path"
+    )
+
+
 class ExportAsr(Section):
     """Conversion of the recogniser to ONNX and its quantisation to int8."""
 
@@ -360,6 +374,7 @@ class Params(Section):
     pretrain: Pretrain
     train_asr: TrainAsr
     study_asr: StudyAsr
+    language_model_asr: LanguageModelAsr
     export_asr: ExportAsr
     evaluate_asr: EvaluateAsr
     base_llm: BaseLlm

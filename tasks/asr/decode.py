@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import sys
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from itertools import groupby
@@ -83,7 +83,7 @@ class BeamSearch:
 
         self.vocabulary, self.arpa, self.options = vocabulary, arpa, options
         chosen = LexiconFreeDecoderOptions(**asdict(options), criterion_type=CriterionType.CTC)
-        self._language_model = ZeroLM() if arpa is None else _kenlm(arpa, vocabulary)
+        self._language_model = ZeroLM() if arpa is None else kenlm(arpa, vocabulary.symbols)
         if boost is not None:
             self._language_model = boost(self._language_model)
         space = vocabulary.ids.get(SPACE, vocabulary.blank_id)
@@ -104,7 +104,8 @@ class BeamSearch:
         return self.vocabulary.decode(self.labels(logits))
 
 
-def _kenlm(arpa: str, vocabulary: Vocabulary) -> Any:
+def kenlm(arpa: str, words: Sequence[str]) -> Any:
+    """The n-gram model for flashlight, with labels by the place in `words`. Raises `ModelError`."""
     from flashlight.lib.text.decoder.kenlm import KenLM
     from flashlight.lib.text.dictionary import Dictionary
 
@@ -112,12 +113,12 @@ def _kenlm(arpa: str, vocabulary: Vocabulary) -> Any:
         path = Path(folder) / "model.arpa"
         path.write_text(arpa, encoding="utf-8")
         try:
-            return KenLM(str(path), Dictionary(list(vocabulary.symbols)))
+            return KenLM(str(path), Dictionary(list(words)))
         except RuntimeError as error:
             raise ModelError(
                 f"KenLM cannot read the n-gram model ({error})",
-                "must be an ARPA text as train_asr writes it",
-                "make it again: `dvc repro -f train_asr export_asr`",
+                "must be an ARPA text as language_model_asr writes it",
+                "make it again: `dvc repro -f language_model_asr export_asr`",
             ) from error
 
 

@@ -34,6 +34,7 @@ from tasks.asr.prepared import PreparedSpeech, read_prepared
 from tasks.asr.slices import slices
 from tasks.data.espeak import SAMPLE_RATE_HZ
 from tasks.data.manifest import OOD_KIND, OUT_OF_DOMAIN
+from tasks.data.normalisers import normalise
 from tasks.errors import DataError
 from tasks.progress import Progress
 from tasks.settings import EvaluateAsr
@@ -89,7 +90,7 @@ def evaluate(
     tables = []
     for name, (recogniser, sha256) in systems.items():
         began = time.monotonic()
-        table = run_system(name, recogniser, items)
+        table = run_system(name, recogniser, items, data.normaliser)
         seconds = time.monotonic() - began
         table["sha256"] = sha256
         tables.append(table)
@@ -169,8 +170,12 @@ def joined_groups(speakers: Sequence[str], size: int) -> list[list[int]]:
     return mixed
 
 
-def run_system(name: str, recogniser: Recogniser, items: Sequence[Item]) -> pd.DataFrame:
-    """One row per item with the hypothesis, its edits and characters (both without spaces)."""
+def run_system(name: str, recogniser: Recogniser, items: Sequence[Item], normaliser: str) -> pd.DataFrame:
+    """One row per item with the hypothesis, its edits and characters (both without spaces).
+
+    Hypotheses pass the chain `normaliser` as the references did: a recogniser that writes digits or
+    punctuation is scored on what it heard, not on how it writes.
+    """
     # By length, so that a chunk pads little; the rows come back in the items' order.
     order = sorted(range(len(items)), key=lambda i: len(items[i].audio))
     heard = [Transcript("", "")] * len(items)
@@ -179,7 +184,7 @@ def run_system(name: str, recogniser: Recogniser, items: Sequence[Item]) -> pd.D
             chunk = order[start : start + _CHUNK]
             said = recogniser.transcripts([items[i].audio for i in chunk])
             for index, transcript in zip(chunk, said, strict=True):
-                heard[index] = transcript
+                heard[index] = Transcript(*(normalise(text, normaliser) for text in transcript))
             progress.advance(len(chunk))
     rows = []
     for item, (hypothesis, greedy) in zip(items, heard, strict=True):

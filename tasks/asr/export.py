@@ -34,6 +34,7 @@ from tasks.asr.decode import SearchOptions
 from tasks.asr.onnx_model import FP32_NAME, ONNX_NAME
 from tasks.asr.threads import thread_count, use_threads
 from tasks.asr.vocabulary import TOKENIZER, write_vocabulary
+from tasks.asr.word_search import WordSearchOptions, unit_of
 from tasks.data.espeak import SAMPLE_RATE_HZ
 from tasks.errors import ModelError
 from tasks.settings import ExportAsr
@@ -233,7 +234,9 @@ def _metadata(loaded: Checkpoint, checkpoint: Path) -> dict[str, Any]:
     }
     arpa = language_model.read(checkpoint)
     if arpa is not None:
-        metadata["search"] = asdict(SearchOptions())
+        unit = unit_of(arpa, loaded.vocabulary)
+        metadata["language_model_unit"] = unit
+        metadata["search"] = asdict(WordSearchOptions() if unit == "words" else SearchOptions())
         metadata["language_model"] = base64.b64encode(language_model.pack(arpa)).decode()
     return metadata
 

@@ -1,9 +1,9 @@
-"""An n-gram model of the training transcripts, as an ARPA file: what people say, symbol by symbol.
+"""An n-gram model of the training transcripts, as an ARPA file: what people say.
 
-The acoustic model writes what it hears, jamo by jamo; the n-gram model knows which sequences are said. It
-is estimated from the transcripts of the *train* split alone, at the end of the fine-tuning, and ships with
-the recogniser. Interpolated Witten-Bell smoothing (Witten and Bell 1991), written in back-off form, so that
-KenLM reads it. Not here: the search that listens to it (`decode.py`).
+The acoustic model writes what it hears, jamo by jamo; the n-gram model knows which sequences are said, of
+symbols or of words. It ships with the recogniser (`ngrams.py` says what it is estimated from).
+Interpolated Witten-Bell smoothing (Witten and Bell 1991), written in back-off form, so that KenLM reads it.
+Not here: the searches that listen to it (`decode.py`, `word_search.py`).
 """
 
 from __future__ import annotations
@@ -95,8 +95,8 @@ def unpack(content: bytes, where: str) -> str:
     except (OSError, EOFError, ValueError) as error:
         raise ModelError(
             f"{where} cannot be read ({error})",
-            "must be the n-gram model that train_asr wrote",
-            "make it again: `dvc repro -f train_asr`",
+            "must be the n-gram model that language_model_asr wrote",
+            "make it again: `dvc repro -f language_model_asr`",
         ) from error
 
 

@@ -27,6 +27,7 @@ from tasks.asr.onnx_model import (
     check_audio,
     decode,
 )
+from tasks.asr.word_search import make_search
 
 __all__ = [
     "FP32_NAME",
@@ -50,7 +51,7 @@ class TorchRecogniser:
     def __init__(self, folder: str | Path, batch_seconds: float = _BATCH_SECONDS) -> None:
         self.checkpoint = load_checkpoint(folder)
         arpa = language_model.read(local_folder(folder))
-        self.search = BeamSearch(arpa, self.checkpoint.vocabulary) if arpa else None
+        self.search = make_search(arpa, self.checkpoint.vocabulary) if arpa else None
         self.batch_seconds = batch_seconds
 
     def transcripts(self, audio: Sequence[Audio]) -> list[Transcript]:

@@ -19,9 +19,10 @@ import numpy as np
 from tasks.artifacts import read_json, sha256_file
 from tasks.asr import language_model
 from tasks.asr.augment import Audio, normalised
-from tasks.asr.decode import BeamSearch, SearchOptions, greedy
+from tasks.asr.decode import BeamSearch, greedy
 from tasks.asr.threads import thread_count
 from tasks.asr.vocabulary import Names, Vocabulary
+from tasks.asr.word_search import make_search
 from tasks.errors import ArtifactError, DataError, ModelError
 
 Precision = Literal["int8", "fp32"]
@@ -100,8 +101,8 @@ class OnnxRecogniser:
         self.normalise = metadata["do_normalize"] == "true"
         packed = metadata.get("language_model", "")
         arpa = language_model.unpack(base64.b64decode(packed), str(path)) if packed else ""
-        options = SearchOptions(**json.loads(metadata.get("search", "{}")))
-        self.search = BeamSearch(arpa, self.vocabulary, options) if arpa else None
+        found = json.loads(metadata.get("search", "{}"))
+        self.search = make_search(arpa, self.vocabulary, found) if arpa else None
 
     def logits(self, audio: Audio) -> np.ndarray[Any, np.dtype[np.float32]]:
         """Logits (frames, vocabulary) of one utterance."""

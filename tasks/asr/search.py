@@ -1,24 +1,24 @@
 """Which search decodes: what the user asks for, and what the recogniser carries. No command.
 
 Three decoders: `greedy` (the best symbol of every frame), `beam` (the likeliest text by the acoustics
-alone) and `lm` (with an n-gram model of the vocabulary's symbols: the recogniser's, or the user's own).
+alone) and `lm` (with an n-gram model of the vocabulary's symbols or of words: the recogniser's, or the
+user's own).
 """
 
 from __future__ import annotations
 
 import gzip
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 from tasks.asr.checkpoint import Vocabulary
 from tasks.asr.decode import BeamSearch, SearchOptions
 from tasks.asr.hot_words import WEIGHT, Boosted, HotWords
-from tasks.asr.language_model import BEGIN, END, OTHER
+from tasks.asr.word_search import WordSearchOptions, make_search, unigrams, unit_of
 from tasks.errors import DataError, MalgilError, ModelError, explain_os_error
 
 DECODERS = ("greedy", "beam", "lm")
-_NAMED = 5  # symbols that a message lists
 
 
 @dataclass(frozen=True)
@@ -28,7 +28,7 @@ class Wanted:
     Attributes:
         decoder: one of `DECODERS`.
         beam_size: hypotheses kept per frame.
-        arpa: an n-gram model of symbols instead of the recogniser's, ARPA text or gzipped.
+        arpa: an n-gram model of symbols or words instead of the recogniser's, ARPA text or gzipped.
         hot_words: words and phrases to expect.
         hot_word_weight: nats per symbol of them.
     """
@@ -58,20 +58,23 @@ def choose_search(shipped: BeamSearch | None, vocabulary: Vocabulary, wanted: Wa
         raise _excluded("--hot-word" if wanted.hot_words else "--beam-size", decoder, "beam or lm")
     if decoder == "greedy":
         return None
-    options = shipped.options if shipped else SearchOptions()
+    arpa = _model(shipped, wanted) if decoder == "lm" else None
+    of_words = arpa is not None and unit_of(arpa, vocabulary) == "words"
+    if of_words and wanted.hot_words:
+        raise DataError(
+            "hot words with an n-gram model of words",
+            "they are spelled in symbols, and need a model of symbols or none",
+            "add --decoder beam",
+        )
+    kind: type[SearchOptions] = WordSearchOptions if of_words else SearchOptions
+    # what ships beside a model of one unit says nothing about a search with the other
+    options = shipped.options if shipped and type(shipped.options) is kind else kind()
     if wanted.beam_size is not None:
         options = replace(options, beam_size=wanted.beam_size)
-    arpa = None
-    if decoder == "lm":
-        arpa = read_arpa(wanted.arpa, vocabulary) if wanted.arpa else shipped.arpa if shipped else None
-        if arpa is None:
-            raise ModelError(
-                "this recogniser has no n-gram model",
-                "--decoder lm needs one",
-                "name your own with --lm PATH.arpa, or use --decoder beam",
-            )
+    if arpa is not None and not wanted.hot_words:
+        return make_search(arpa, vocabulary, asdict(options))
     if not wanted.hot_words:
-        return BeamSearch(arpa, vocabulary, options)
+        return BeamSearch(None, vocabulary, options)
     hot = HotWords.spelled(wanted.hot_words, vocabulary, wanted.hot_word_weight)
     # What a listed word is given before it proves to be another must not drop the others meanwhile.
     options = replace(options, beam_threshold=options.beam_threshold + hot.most)
@@ -80,17 +83,28 @@ def choose_search(shipped: BeamSearch | None, vocabulary: Vocabulary, wanted: Wa
     )
 
 
+def _model(shipped: BeamSearch | None, wanted: Wanted) -> str:
+    arpa = read_arpa(wanted.arpa) if wanted.arpa else shipped.arpa if shipped else None
+    if arpa is None:
+        raise ModelError(
+            "this recogniser has no n-gram model",
+            "--decoder lm needs one",
+            "name your own with --lm PATH.arpa, or use --decoder beam",
+        )
+    return arpa
+
+
 def _excluded(option: str, decoder: str, needed: str) -> MalgilError:
     return DataError(
         f"{option} with --decoder {decoder}", f"needs --decoder {needed}", "leave one of them out"
     )
 
 
-def read_arpa(path: Path, vocabulary: Vocabulary) -> str:
+def read_arpa(path: Path) -> str:
     """The ARPA text of a user's file.
 
     Raises:
-        DataError: it cannot be read, or is not a model of the vocabulary's symbols.
+        DataError: it cannot be read, or predicts nothing.
     """
     try:
         content = path.read_bytes()
@@ -101,21 +115,13 @@ def read_arpa(path: Path, vocabulary: Vocabulary) -> str:
         raise DataError(
             f"{path} cannot be read ({error})", "must be an ARPA text, gzipped or not", "make it again"
         ) from error
-    said = _unigrams(arpa)
-    strange = sorted(said - {*vocabulary.symbols, BEGIN, END, OTHER})
-    if strange or not said:
+    if not unigrams(arpa):
         raise DataError(
-            f"{path} predicts {', '.join(map(repr, strange[:_NAMED])) or 'nothing'}",
-            "must be an ARPA model of the recogniser's symbols (vocab.json), not of words",
-            "make it of transcripts written symbol by symbol, `|` between words (docs/how-to/transcribe.md)",
+            f"{path} predicts nothing",
+            "must be an ARPA model of the recogniser's symbols (vocab.json) or of words",
+            "make it of transcripts as they are spoken (docs/how-to/language-models.md)",
         )
     return arpa
-
-
-def _unigrams(arpa: str) -> set[str]:
-    section = arpa.partition("\\1-grams:")[2].partition("\\")[0]
-    rows = (line.split() for line in section.splitlines())
-    return {row[1] for row in rows if len(row) > 1}
 
 
 def read_hot_words(path: Path) -> Sequence[str]:

@@ -129,6 +129,7 @@ class _Bench:
         self.vocabulary = Vocabulary.of_jamo()
         self.commit = provenance.git_commit()
         self.normalise = normalises(training.encoder)
+        self.normaliser = data.normaliser
         rows, self.store = data.split("train")
         single = rows["joined"] == 1 if "joined" in rows else np.full(len(rows), True)
         self.pool = np.flatnonzero(single)
@@ -186,7 +187,7 @@ class _Bench:
         model.eval()
         with torch.inference_mode():
             heard = Checkpoint(model, self.vocabulary, self.normalise, {})
-            return validation_rates(heard, self.judged, self.judged_store)
+            return validation_rates(heard, self.judged, self.judged_store, self.normaliser)
 
 
 def _digest(params: StudyAsr, training: TrainAsr, data: PreparedSpeech) -> str:

@@ -6,7 +6,8 @@
 Works from any wav2vec2-style encoder (folder or Hub id), as one fine-tunes XLSR; the head writes jamo,
 syllables or the checkpoint's own symbols. Examples are joined, surrounded by silence and mixed with noise
 on the fly. The checkpoint is the one with the best validation CER; the last one lies beside the history. A
-killed run continues from `build/work/train_asr` to the same result.
+killed run continues from `build/work/train_asr` to the same result. Not here: the language model, which
+`ngrams.py` puts beside the weights.
 """
 
 from __future__ import annotations
@@ -21,7 +22,6 @@ import pandas as pd
 import torch
 
 from tasks.artifacts import digest_folder, digest_json, new_folder, sha256_file, write_json
-from tasks.asr import language_model
 from tasks.asr.augment import Augmentation
 from tasks.asr.batching import AudioStore, plan_batches
 from tasks.asr.checkpoint import (
@@ -46,6 +46,7 @@ from tasks.asr.specaugment import Masking
 from tasks.asr.streaming.training import alternating, both_ways, prepare_encoder
 from tasks.asr.update import Method
 from tasks.data.espeak import SAMPLE_RATE_HZ
+from tasks.data.normalisers import normalise
 from tasks.resume import ResumableState
 from tasks.settings import TrainAsr
 from tasks.stage import run_stage
@@ -89,7 +90,7 @@ def _fine_tune(
     kept = not params.from_scratch and keeps_head(params.encoder, vocabulary)
     model.to(world.device)
     streams = prepare_encoder(model, params)
-    normalise = normalises(params.encoder) and not streams
+    normalised = normalises(params.encoder) and not streams
     log.info("%d utterances, %.2f hours, %d parameters", len(rows), _hours(store), model.num_parameters())
     state = ResumableState(work_dir / "checkpoints", key)
     history = work_dir / "history.jsonl"
@@ -99,7 +100,9 @@ def _fine_tune(
         plans = alternating(plans, model, params.full_context_share, params.seed, per_step)
 
     def rates(current: Any) -> dict[str, float]:
-        return validation_rates(Checkpoint(current, vocabulary, normalise, {}), heard, heard_store)
+        return validation_rates(
+            Checkpoint(current, vocabulary, normalised, {}), heard, heard_store, data.normaliser
+        )
 
     outcome = train_steps(
         model,
@@ -111,7 +114,7 @@ def _fine_tune(
         lambda resume_step: JsonlTracker(history, resume_step),
         lambda current: both_ways(current, lambda: rates(current)) if streams else rates(current),
         "train asr",
-        normalise,
+        normalised,
         _method(params, kept),
         world,
     )
@@ -120,7 +123,7 @@ def _fine_tune(
         "sample_rate_hz": SAMPLE_RATE_HZ,
         "units": params.vocabulary,
         "head": "kept" if kept else "new",
-        "do_normalize": normalise,
+        "do_normalize": normalised,
         "normaliser": data.normaliser,
         "normaliser_steps": data.normaliser_steps,
         "encoder": params.encoder,
@@ -130,8 +133,7 @@ def _fine_tune(
     }
     result = _result(outcome, model, store, about, world)
     if world.leads:
-        arpa = ngrams_of(rows["text"], vocabulary)
-        _write(out_dir, training_dir, model, vocabulary, outcome, about, result, history, arpa)
+        _write(out_dir, training_dir, model, vocabulary, outcome, about, result, history)
         state.clear()
     return result
 
@@ -185,23 +187,15 @@ def _joined(labels: list[list[int]], space: list[int]) -> Callable[[tuple[int, .
     return labels_of
 
 
-def ngrams_of(transcripts: pd.Series, vocabulary: Vocabulary) -> str:
-    """The n-gram model (ARPA) of normalised transcripts, each distinct one once: how often a voice repeated
-    it says nothing about the language.
-    """
-    sentences = [
-        [vocabulary.symbols[label] for label in vocabulary.encode(text)]
-        for text in dict.fromkeys(transcripts)
-    ]
-    return language_model.estimate(sentences, vocabulary.symbols)
-
-
-def validation_rates(checkpoint: Checkpoint, rows: pd.DataFrame, store: AudioStore) -> dict[str, float]:
+def validation_rates(
+    checkpoint: Checkpoint, rows: pd.DataFrame, store: AudioStore, normaliser: str
+) -> dict[str, float]:
     """Greedy CER without spaces (also the score that chooses the best checkpoint), CER with spaces and
-    WER.
+    WER, of hypotheses after the chain `normaliser`, as the references are.
     """
     audio = [store.clip(index) for index in range(len(rows))]
-    hypotheses = [heard.greedy for heard in recognise(checkpoint, audio, _EVALUATION_BATCH_S)]
+    heard = recognise(checkpoint, audio, _EVALUATION_BATCH_S)
+    hypotheses = [normalise(transcript.greedy, normaliser) for transcript in heard]
     references = rows["text"].tolist()
     rate = cer(references, hypotheses)
     return {
@@ -257,7 +251,6 @@ def _write(
     about: dict[str, Any],
     result: dict[str, Any],
     history: Path,
-    arpa: str,
 ) -> None:
     """The last weights first, then the best; each folder appears whole or not at all."""
     with new_folder(training_dir) as folder:
@@ -272,7 +265,6 @@ def _write(
             save_checkpoint(
                 best, model, vocabulary, {**about, "step": outcome.best_step}, about["do_normalize"]
             )
-            language_model.save(arpa, best)
 
 
 def _hours(store: AudioStore) -> float:
@@ -287,7 +279,7 @@ if __name__ == "__main__":
             train,
             inputs={"prepared": Path("build/prepared/asr")},
             outputs={
-                "out_dir": Path("build/asr/checkpoint"),
+                "out_dir": Path("build/asr/trained"),
                 "training_dir": Path("build/asr/training"),
                 "work_dir": Path("build/work/train_asr"),
             },

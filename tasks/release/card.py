@@ -88,6 +88,7 @@ def write_card(
             if row["group"] == "out of domain" or row["slice"] == "out of domain"
         ],
         "encoder": params.train_asr.encoder,
+        "unit": params.language_model_asr.unit,
         "source": params.corpus.source,
         "base": f"`{base_model(line, params) or params.base_llm.model}`",
         "inverse_normaliser": params.prepare.inverse_normaliser,

@@ -74,7 +74,8 @@ def ask_recogniser(folder: Path, tests: Questions, params: Params) -> tuple[Answ
 
     data = read_prepared(tests.prepared / "asr")
     everything = [item for split in SPLITS for item in items_of(data, split, params.evaluate_asr)]
-    table = run_system("champion", OnnxRecogniser(folder), [i for i in everything if i.condition == "plain"])
+    plain = [item for item in everything if item.condition == "plain"]
+    table = run_system("champion", OnnxRecogniser(folder), plain, data.normaliser)
     columns = (table.split, table.utterance_id, table.speaker, table.reference, table.edits, table.characters)
     return tuple(
         Answer(str(s), str(i), str(b), str(r), float(e), float(n))

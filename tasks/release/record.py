@@ -26,6 +26,7 @@ SECTIONS = {
         "validate_",
         "prepare",
         "train_asr",
+        "language_model_asr",
         "export_asr",
         "evaluate_asr",
         "decide",

@@ -12,7 +12,7 @@ from tasks.artifacts import sha256_file, write_json
 from tasks.asr import language_model
 from tasks.asr.checkpoint import Vocabulary, fresh_model, load_encoder, mini_config, save_checkpoint
 from tasks.asr.export import export
-from tasks.asr.train import ngrams_of
+from tasks.asr.ngrams import symbol_ngrams
 from tasks.data.espeak import Synthesiser
 from tasks.settings import ExportAsr, TrainAsr
 from tests.tiny_asr import tiny_settings
@@ -94,7 +94,7 @@ def checkpoint(encoder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     model = load_encoder(str(encoder), vocabulary, seed=4)
     torch.nn.init.normal_(model.lm_head.weight, std=1.0)  # so that it says something
     save_checkpoint(folder, model, vocabulary, {"units": "jamo"})
-    language_model.save(ngrams_of(pd.Series(SENTENCES), vocabulary), folder)
+    language_model.save(symbol_ngrams(SENTENCES, vocabulary), folder)
     return folder
 
 

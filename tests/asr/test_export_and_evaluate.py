@@ -22,8 +22,8 @@ from tasks.asr.decode import SearchOptions
 from tasks.asr.evaluate import evaluate, joined_groups, rates
 from tasks.asr.export import export, to_onnx
 from tasks.asr.model import FP32_NAME, ONNX_NAME, OnnxRecogniser, TorchRecogniser
+from tasks.asr.ngrams import symbol_ngrams
 from tasks.asr.prepared import read_prepared
-from tasks.asr.train import ngrams_of
 from tasks.errors import ArtifactError, DataError, ModelError
 from tasks.settings import EvaluateAsr, ExportAsr
 from tests.asr.conftest import SENTENCES
@@ -49,7 +49,7 @@ def checkpoint(encoder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     torch.nn.init.normal_(model.lm_head.weight, std=1.0)  # so that it says something
     about = {"units": "jamo", "normaliser": "ko-1", "training_digest": "d" * 64}
     save_checkpoint(folder, model, vocabulary, about)
-    language_model.save(ngrams_of(pd.Series(SENTENCES), vocabulary), folder)
+    language_model.save(symbol_ngrams(SENTENCES, vocabulary), folder)
     return folder
 
 

@@ -135,14 +135,14 @@ def test_a_model_of_the_users_own_decides(shipped: BeamSearch, tmp_path: Path, p
     assert own is not None and own.text(doubtful) == "문 열어"
 
 
-def test_a_model_of_something_else_is_refused(tmp_path: Path) -> None:
-    path = tmp_path / "words.arpa"
-    path.write_text(estimate([["거실", "불"]], ["거실", "불"], order=2), encoding="utf-8")
-    with pytest.raises(DataError, match=r"'거실', '불'.*not of words"):
-        read_arpa(path, JAMO)
+def test_a_broken_model_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "own.arpa"
     path.write_bytes(gzip.compress(b"\\data\\" * 100)[:-9])
     with pytest.raises(DataError, match="cannot be read"):
-        read_arpa(path, JAMO)
+        read_arpa(path)
+    path.write_text("\\data\\\n\\end\\\n")
+    with pytest.raises(DataError, match="predicts nothing"):
+        read_arpa(path)
 
 
 def test_hot_words_are_read_from_a_file(tmp_path: Path) -> None:

@@ -22,7 +22,7 @@ def shipped(tmp_path_factory):
     from tasks.asr import language_model
     from tasks.asr.checkpoint import Vocabulary, fresh_model, mini_config, save_checkpoint
     from tasks.asr.export import export
-    from tasks.asr.train import ngrams_of
+    from tasks.asr.ngrams import symbol_ngrams
     from tasks.params import load
 
     folder = tmp_path_factory.mktemp("recogniser")
@@ -36,7 +36,7 @@ def shipped(tmp_path_factory):
     )
     (folder / "checkpoint").mkdir()
     save_checkpoint(folder / "checkpoint", fresh_model(config, seed=0), vocabulary, {"normaliser": "ko-1"})
-    arpa = ngrams_of(pd.Series(["거실 불 켜 줘", "문 닫아"]), vocabulary)
+    arpa = symbol_ngrams(["거실 불 켜 줘", "문 닫아"], vocabulary)
     language_model.save(arpa, folder / "checkpoint")
     settings = load(Path(__file__).parents[2] / "params.yaml").export_asr
     export(settings, checkpoint=folder / "checkpoint", out_dir=folder / "shipped")
@@ -74,6 +74,26 @@ def test_the_lines_on_the_card_transcribe_as_malgil_does(shipped, tmp_path, caps
     assert expected != greedy, "the n-gram model is to be heard"
     said = unicodedata.normalize("NFC", unicodedata.normalize("NFD", said).replace("[UNK]", ""))
     assert expected and " ".join(said.split()) == expected
+
+
+def test_the_card_of_a_model_of_words_has_lines_that_decode_greedily(
+    shipped, tmp_path, capsys, params, monkeypatch
+):
+    import soundfile
+
+    from tasks.asr.model import OnnxRecogniser
+    from tasks.release import card
+
+    page = (card.TEMPLATES / "asr.md.j2").read_text(encoding="utf-8")
+    code = page.split("```python")[2].partition("```")[0]
+    code = "\n".join(line for line in code.splitlines() if "snapshot_download" not in line)
+    audio = np.random.default_rng(1).normal(0, 0.1, 32_000).astype(np.float32)
+    soundfile.write(tmp_path / "speech.wav", audio, 16_000, subtype="FLOAT")
+    monkeypatch.chdir(tmp_path)
+    exec(code, {"folder": shipped})
+    said = unicodedata.normalize("NFD", capsys.readouterr().out).replace("[UNK]", "")
+    greedy = OnnxRecogniser(shipped).transcripts([audio])[0].greedy
+    assert greedy and " ".join(unicodedata.normalize("NFC", said).split()) == greedy
 
 
 def test_a_gguf_that_is_none_does_not_load(tmp_path):

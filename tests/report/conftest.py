@@ -27,6 +27,7 @@ STAGES = {
         "validate": 9.5,
         "prepare": 2.25,
         "train_asr": 300.0,
+        "language_model_asr": 3.0,
         "export_asr": 6.0,
         "evaluate_asr": 40.0,
         "train_llm": 200.0,

@@ -24,6 +24,7 @@ STAGES = {
         "validate",
         "prepare",
         "train_asr",
+        "language_model_asr",
         "export_asr",
         "evaluate_asr",
         "base_llm",
@@ -95,7 +96,8 @@ def test_a_damaged_artifact_is_restored_not_trained_again(project: Any, first: A
     ended = project.malgil("run", "--quick", "--line", "asr")
     assert ended.code == 0, ended.err
     assert weights.read_bytes() == whole
-    assert "train_asr" in ended.made and project.summary()["stages"]["train_asr"]["cached"]
+    assert "language_model_asr" in ended.made
+    assert project.summary()["stages"]["language_model_asr"]["cached"]
 
 
 def test_a_run_killed_in_training_goes_on_from_its_checkpoint(project: Any, first: Any) -> None:
@@ -115,7 +117,14 @@ def test_a_run_killed_in_training_goes_on_from_its_checkpoint(project: Any, firs
     ended = project.malgil(*command)
     assert ended.code == 0, ended.err
     assert "resum" in (project.path / "build/logs/train_asr.log").read_text("utf-8")
-    assert ended.made == {"settings", "train_asr", "export_asr", "evaluate_asr", "evaluate_road"}
+    assert ended.made == {
+        "settings",
+        "train_asr",
+        "language_model_asr",
+        "export_asr",
+        "evaluate_asr",
+        "evaluate_road",
+    }
     assert not project.summary()["stages"]["train_asr"]["cached"]
     assert states(project).count("RUNNING") == 0 and "CRASHED" in states(project)
 

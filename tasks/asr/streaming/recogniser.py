@@ -28,6 +28,7 @@ from tasks.asr.streaming.shape import shape_of
 from tasks.asr.streaming.text import GrowingText, best_labels
 from tasks.asr.streaming.windowed import WindowedEncoder, WindowShape
 from tasks.asr.windows import Grid, pause_frame
+from tasks.asr.word_search import make_search
 from tasks.errors import DataError
 
 Audio = np.ndarray[Any, np.dtype[np.float32]]
@@ -164,7 +165,7 @@ class StreamingRecognizer:
             CachedEncoder(checkpoint) if cached else WindowedEncoder(checkpoint, window or WindowShape())
         )
         arpa = language_model.read(folder) if use_search else None
-        search = BeamSearch(arpa, checkpoint.vocabulary) if arpa else None
+        search = make_search(arpa, checkpoint.vocabulary) if arpa else None
         return cls(encoder, checkpoint.vocabulary, search, silence_s)
 
     def feed(self, samples: Audio) -> list[Partial]:
