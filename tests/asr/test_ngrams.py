@@ -117,6 +117,20 @@ def test_unknown_words_are_written_as_they_are_heard(words: BeamSearch, text: st
     assert make_search(plain, JAMO).text(heard(text)) == text
 
 
+def test_the_last_word_is_weighed_as_any_other(words: BeamSearch) -> None:
+    """Nobody says the space that ends it."""
+    doubtful = heard("거실 불 켜 두", {14: "ᅯ", 13: "ᄌ"}, margin=2.5)
+    assert words.text(doubtful) == "거실 불 켜 줘"
+
+
+def test_every_word_is_spelled_in_the_model_of_words() -> None:
+    arpa = word_ngrams(SAID, JAMO, 3)
+    grams = {line.split("\t")[1] for line in arpa.splitlines() if line.count("\t")}
+    for word in ("거실", "창문"):  # said twice, and once
+        first, second = (SPACE + symbol for symbol in JAMO.split(word)[:2])
+        assert f"<s> {first} {second}" in grams
+
+
 def test_nothing_heard_gives_nothing(words: BeamSearch) -> None:
     assert words.labels(np.zeros((0, len(JAMO.symbols)), np.float32)) == []
     silence = np.full((20, len(JAMO.symbols)), -12.0, np.float32)
