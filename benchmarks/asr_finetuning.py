@@ -81,7 +81,7 @@ def measure(encoder: Path, prepared: Path, quick: bool, batch_seconds: float) ->
     cpu = {name: statistics.median(speed.cpu for speed in found) for name, found in speeds.items()}
     return [
         {
-            "figure": f"fine-tuning throughput against Hugging Face Trainer ({sampler}), {batch_seconds:g} s per update",
+            "figure": f"fine-tuning against Hugging Face Trainer ({sampler}), {batch_seconds:g} s per update",
             "asked": ASKED,
             "ours": round(medians["ours"], 2),
             "peer": round(medians[sampler], 2),
