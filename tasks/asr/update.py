@@ -19,6 +19,7 @@ import torch
 
 from tasks.asr.augment import Example
 from tasks.asr.batching import Batch, cut_batches, rounded_up
+from tasks.asr.feature_encoder import train_frames_first
 from tasks.asr.freeze import Freezer, Trainable, head_of
 from tasks.asr.processes import World
 from tasks.asr.specaugment import Masking, SpecAugment
@@ -79,6 +80,8 @@ class Updater:
             model.gradient_checkpointing_enable({"use_reentrant": False})
         device = torch.device(world.device).type
         check_precision(method.precision, device)
+        plain = device == "cpu" and method.precision == "fp32" and not method.gradient_checkpointing
+        self._undo = train_frames_first(model) if plain else lambda: None
         self.scaler = torch.amp.GradScaler(device, enabled=method.precision == "fp16")
         self.optimizer = torch.optim.AdamW(
             self._groups(), lr=0.0, betas=_BETAS, weight_decay=_WEIGHT_DECAY, fused=True
@@ -130,6 +133,7 @@ class Updater:
     def close(self) -> None:
         """Leaves the model as it was found, apart from what it has learned."""
         self.masks.close()
+        self._undo()
         if self.method.gradient_checkpointing:
             self.model.gradient_checkpointing_disable()
         for weight in self.model.parameters():
