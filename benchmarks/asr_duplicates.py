@@ -1,10 +1,11 @@
 """Recall of the duplicate finder: copies planted by kind in a corpus, and the pairs that are none.
 
-    python benchmarks/asr_duplicates.py       # after `dvc repro corpus`; benchmarks/results/asr_duplicates.json
+    python benchmarks/asr_duplicates.py       # after `dvc repro corpus`
 
-The settings are those of params.yaml (section embed_asr). Originals come from the validation split and from
-the training rows from `FIRST_ROW` on, which no setting of the finder was chosen by; one copy of each. They
-lie among other utterances of the same part. The speech of the built-in corpus is synthetic.
+Writes benchmarks/results/asr_duplicates.json. The settings are those of params.yaml (section embed_asr).
+Originals come from the validation split and from the training rows from `FIRST_ROW` on, which no setting of
+the finder was chosen by; one copy of each. They lie among other utterances of the same part. The speech of
+the built-in corpus is synthetic.
 """
 
 from __future__ import annotations
@@ -202,12 +203,13 @@ def main() -> int:
         print(f"| {row['kind']} | {row['found']} of {row['planted']} | {numbers} |")
     compared = found["counts"]["compared"]
     print(
-        f"{found['found']} of {found['planted']} copies, {found['false_pairs']} false pairs, {compared} recordings"
+        f"{found['found']} of {found['planted']} copies, {found['false_pairs']} false pairs, "
+        f"{compared} recordings"
     )
     write_json(
         arguments.out,
         {
-            "what": "copies found by tasks.asr.duplicates, one per original, in a corpus of the built-in speech",
+            "what": "copies found by tasks.asr.duplicates, one per original, among the built-in corpus",
             "synthetic": True,
             **found,
             "machine": machine(),

@@ -1,10 +1,11 @@
 """What the vectors of `malgil asr embed` know of the speaker: same-speaker retrieval, against chance.
 
-    python benchmarks/asr_retrieval.py        # after `dvc repro corpus`; benchmarks/results/asr_retrieval.json
+    python benchmarks/asr_retrieval.py        # after `dvc repro corpus`
 
-Every utterance of a test split asks for its nearest neighbour by cosine among the utterances of another
-sentence in its split. All layers and both poolings are shown, with the vectors as they are and with the
-split's mean removed. The speech of the built-in corpus is synthetic: "speakers" are voices of a synthesiser.
+Writes benchmarks/results/asr_retrieval.json. Every utterance of a test split asks for its nearest neighbour
+by cosine among the utterances of another sentence in its split. All layers and both poolings are shown, with
+the vectors as they are and with the split's mean removed. The speech of the built-in corpus is synthetic:
+"speakers" are voices of a synthesiser.
 """
 
 from __future__ import annotations
