@@ -36,7 +36,8 @@ def embed(
     out: Annotated[Path, typer.Option(help="file to write: .parquet or .npz")],
     paths: Annotated[list[str] | None, typer.Argument(help="audio files, folders, globs")] = None,
     manifest: Annotated[
-        Path | None, typer.Option(help="Parquet manifest instead; its paths are relative to its folder")
+        Path | None,
+        typer.Option(help="table instead (.parquet, .csv, .tsv, .jsonl); paths relative to its folder"),
     ] = None,
     model: Annotated[Path, typer.Option(help="folder of a wav2vec2-family encoder or recogniser")] = ENCODER,
     layer: Annotated[int, typer.Option(help="0: features after projection, 1 to n: blocks, -1: last")] = -1,
@@ -72,21 +73,31 @@ def embed(
 
 
 def _rows(manifest: Path) -> tuple[list[Source | Failure], list[str]]:
-    """The recordings of a manifest and their utterance ids."""
+    """The recordings of a table and their utterance ids; without a column of ids, their paths."""
     from tasks.asr.sources import Failure, Source
-    from tasks.data.manifest import read_table, require_columns
+    from tasks.data.tables import ALIASES, read_table, with_manifest_names
 
-    frame = read_table(manifest)
-    require_columns(frame, ("utterance_id", "path"), manifest)
+    table = read_table(manifest)
+    frame = with_manifest_names(table)
+    if "path" not in frame.columns:
+        raise DataError(
+            f"{manifest} has no column of paths (found {', '.join(map(str, table.columns))})",
+            f"it is called {', '.join(ALIASES['path'])}",
+            "rename the column",
+        )
     found: list[Source | Failure] = []
-    for path in frame["path"].astype(str):
-        file = manifest.parent / path
-        if file.is_file():
+    for number, path in enumerate(frame["path"], 1):
+        if not isinstance(path, str) or not path.strip():
+            name = f"row {number} of {manifest}"
+            error = DataError(f"{name} has no path", "every row names a recording", "fill it in or drop it")
+            found.append(Failure(name, error))
+        elif (file := manifest.parent / path).is_file():
             found.append(Source(path, file, Path(path)))
         else:
             error = DataError(f"{path} is missing", f"must be a file below {manifest.parent}", "restore it")
             found.append(Failure(path, error))
-    return found, [str(name) for name in frame["utterance_id"]]
+    ids = frame["utterance_id"] if "utterance_id" in frame.columns else [source.name for source in found]
+    return found, [str(name) for name in ids]
 
 
 def _write(

@@ -107,8 +107,13 @@ def spoken(audio: Audio) -> Audio:
 
 def masked(audio: Audio) -> Audio:
     """The clip with white noise 10 dB below it, always the same: beneath it a copy's own noise is lost."""
-    noise = np.random.default_rng(0).standard_normal(len(audio), np.float32)
-    return normalised(audio) + np.float32(_MASK) * noise
+    return normalised(audio) + _noise(1 << len(audio).bit_length())[: len(audio)]
+
+
+@lru_cache
+def _noise(samples: int) -> Audio:
+    """The noise that masks; a shorter one is the start of a longer one, so few are ever drawn."""
+    return np.float32(_MASK) * np.random.default_rng(0).standard_normal(samples, np.float32)
 
 
 def _vectors(

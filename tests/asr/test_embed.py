@@ -4,6 +4,7 @@ from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pyarrow.parquet as pq
 import pytest
 import soundfile
@@ -15,7 +16,7 @@ from tasks.asr.checkpoint import Vocabulary, fresh_model, save_checkpoint
 from tasks.asr.embed import Embedded, Pool, embed
 from tasks.asr.encoder import load_encoder_layers
 from tasks.asr.sources import Failure, Source
-from tasks.errors import ModelError
+from tasks.errors import DataError, ModelError
 
 RATE_HZ = 16_000
 MINI = Path("models/malgil-xlsr-mini")
@@ -136,6 +137,42 @@ def test_files_hold_the_vectors_and_a_bad_file_stops_nothing(
     assert len(vectors) == 2
     for found, wanted in zip(vectors, expected, strict=True):
         np.testing.assert_allclose(np.array(found), wanted.vectors[0], atol=TOLERANCE)
+
+
+@pytest.mark.parametrize("suffix", ["csv", "jsonl", "parquet"])
+@pytest.mark.parametrize("named", [True, False])
+def test_a_table_names_recordings_whatever_its_format(
+    suffix: str, named: bool, recordings: list[Source], tmp_path: Path
+) -> None:
+    rows = []
+    for number, source in enumerate(recordings[1:3]):
+        (tmp_path / f"{number}.wav").write_bytes(source.path.read_bytes())
+        rows.append({"file_name": f"{number}.wav"} | ({"id": f"u{number}"} if named else {}))
+    rows.append({"file_name": ""} | ({"id": "nothing"} if named else {}))
+    table, out = tmp_path / f"rows.{suffix}", tmp_path / "vectors.parquet"
+    frame = pd.DataFrame(rows)
+    if suffix == "csv":
+        frame.to_csv(table, index=False)
+    elif suffix == "jsonl":
+        frame.to_json(table, orient="records", lines=True)
+    else:
+        frame.to_parquet(table)
+    ended = CliRunner().invoke(
+        app, ["asr", "embed", "--manifest", str(table), "--layer", "0", "--out", str(out)]
+    )
+    assert ended.exit_code == 2 and "row 3" in ended.output and "has no path" in ended.output
+    found = pq.read_table(out)
+    assert found["path"].to_pylist() == ["0.wav", "1.wav"]
+    assert found["utterance_id"].to_pylist() == (["u0", "u1"] if named else ["0.wav", "1.wav"])
+
+
+def test_a_table_without_paths_names_its_columns(tmp_path: Path) -> None:
+    table = tmp_path / "rows.csv"
+    table.write_text("name,text\none,two\n")
+    ended = CliRunner().invoke(
+        app, ["asr", "embed", "--manifest", str(table), "--out", str(tmp_path / "v.npz")]
+    )
+    assert isinstance(ended.exception, DataError) and "found name, text" in str(ended.exception)
 
 
 def test_a_missing_file_of_several_is_a_failure(recordings: list[Source], tmp_path: Path) -> None:
