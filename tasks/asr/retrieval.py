@@ -67,7 +67,9 @@ def chance_of_same_speaker(speakers: Sequence[str], sentences: Sequence[str]) ->
     others = numbers[:, None] != numbers
     same = (voices[:, None] == voices) & others
     count = others.sum(axis=1)
-    return np.divide(same.sum(axis=1), count, out=np.full(len(count), np.nan), where=count > 0)
+    shares = np.full(len(count), np.nan)
+    np.divide(same.sum(axis=1), count, out=shares, where=count > 0)
+    return shares
 
 
 def same_speaker_retrieval(
