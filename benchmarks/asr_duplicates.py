@@ -112,7 +112,7 @@ def plant(corpus: Path, folder: Path, originals: int, per_kind: int) -> pd.DataF
     if len(chosen) < per_kind * len(KINDS):
         raise SystemExit(f"{corpus} has {len(chosen)} unused utterances, {per_kind * len(KINDS)} are needed")
     (folder / "audio").mkdir(parents=True)
-    for path in chosen["path"]:
+    for path in map(str, chosen["path"]):
         shutil.copyfile(corpus / path, folder / "audio" / Path(path).name)
     rows = [
         {"utterance_id": r.utterance_id, "path": f"audio/{Path(r.path).name}"} for r in chosen.itertuples()

@@ -46,7 +46,9 @@ BATCH_SECONDS = (8.0, 16.0, 32.0)
 _RATE = 1e-4
 
 
-def measure(encoder: Path, prepared: Path, quick: bool, batch_seconds: float) -> list[dict[str, Any]]:
+def measure(
+    encoder: Path, prepared: Path, quick: bool, batch_seconds: float = BATCH_SECONDS[0]
+) -> list[dict[str, Any]]:
     """Rows of the figure at one size of update: one against each configuration of the peer. `quick` takes a
     few updates only.
     """

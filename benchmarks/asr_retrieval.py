@@ -45,7 +45,7 @@ def measure(model: Path, corpus: Path) -> tuple[list[dict[str, Any]], str]:
     rows = []
     for split in SPLITS:
         utterances = manifest[manifest["split"] == split]
-        sources = [Source(path, corpus / path, Path(path)) for path in utterances["path"]]
+        sources = [Source(path, corpus / path, Path(path)) for path in map(str, utterances["path"])]
         with Progress(f"embed {split}", len(sources), "recordings") as progress:
             found = list(embed(sources, encoder, "statistics", progress=progress))
         failed = [result.name for result in found if not isinstance(result, Embedded)]
