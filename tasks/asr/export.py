@@ -3,14 +3,17 @@
     python -m tasks.asr.export
 
 Both are compared with torch on every export, within bounds from params.yaml. The legacy exporter is used
-on purpose: the quantiser's preparation fails on the graphs of the new one (torch 2.13). The convolutions
-stay fp32, because int8 convolutions are slower on a CPU. A file takes one utterance, or several of equal
-length: there is no mask to get wrong. Its metadata hold what is needed to use it alone.
+on purpose: the quantiser's preparation fails on the graphs of the new one (torch 2.13). The graph is that
+of `tasks.asr.channels_last`: the feature encoder with layer norm is matrix products too, and attention is
+one operator of ONNX Runtime. Convolutions stay fp32, because int8 ones are slower on a CPU. A file takes one
+utterance, or several of equal length: there is no mask to get wrong. Its metadata hold what is needed to use
+it alone.
 """
 
 from __future__ import annotations
 
 import base64
+import copy
 import json
 import logging
 import tempfile
@@ -29,6 +32,7 @@ from onnxruntime.quantization.shape_inference import quant_pre_process
 
 from tasks.artifacts import digest_folder, new_folder, sha256_file, write_json
 from tasks.asr import language_model
+from tasks.asr.channels_last import for_inference, use_onnx_attention
 from tasks.asr.checkpoint import Checkpoint, load_checkpoint
 from tasks.asr.decode import SearchOptions
 from tasks.asr.onnx_model import FP32_NAME, ONNX_NAME
@@ -132,9 +136,8 @@ def to_onnx(checkpoint: Checkpoint, path: Path, opset: int) -> None:
     """fp32 graph `input_values` (batch, samples) → `logits` (batch, frames, vocabulary), both lengths
     free.
     """
-    model = checkpoint.model
-    # The scaled-dot-product path traces its mask decisions into the graph; eager attention has none.
-    model.set_attn_implementation("eager")
+    model = for_inference(copy.deepcopy(checkpoint.model))
+    use_onnx_attention(model)
     example = torch.randn(1, _TRACED_SAMPLES, generator=torch.Generator().manual_seed(0))
     with torch.inference_mode(), warnings.catch_warnings():
         warnings.simplefilter(

@@ -11,10 +11,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from tasks.asr.checkpoint import Vocabulary
 from tasks.asr.decode import BeamSearch, SearchOptions
 from tasks.asr.hot_words import WEIGHT, Boosted, HotWords
 from tasks.asr.language_model import BEGIN, END, OTHER
+from tasks.asr.vocabulary import Vocabulary
 from tasks.errors import DataError, MalgilError, ModelError, explain_os_error
 
 DECODERS = ("greedy", "beam", "lm")

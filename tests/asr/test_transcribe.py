@@ -23,7 +23,7 @@ from typer.testing import CliRunner
 from flows import asr_commands
 from flows.cli import app
 from tasks.asr import recording, transcribe
-from tasks.asr.acoustic import OnnxAcoustic, TorchAcoustic, load_acoustic
+from tasks.asr.acoustic import OnnxAcoustic, load_acoustic
 from tasks.asr.align import Span
 from tasks.asr.augment import normalised
 from tasks.asr.checkpoint import Vocabulary, fresh_model, load_encoder, save_checkpoint
@@ -31,6 +31,7 @@ from tasks.asr.formats import Transcription
 from tasks.asr.model import OnnxRecogniser, TorchRecogniser
 from tasks.asr.recording import BLOCK_FRAMES
 from tasks.asr.sources import Failure, Source, find_sources
+from tasks.asr.torch_acoustic import TorchAcoustic
 from tasks.asr.windows import Grid
 from tasks.data.audio import read_audio
 from tasks.errors import DataError, ModelError
