@@ -4,10 +4,10 @@
 
 Both are compared with torch on every export, within bounds from params.yaml. The legacy exporter is used
 on purpose: the quantiser's preparation fails on the graphs of the new one (torch 2.13). The graph is that
-of `tasks.asr.channels_last`: the feature encoder with layer norm is matrix products too, and attention is
-one operator of ONNX Runtime. Convolutions stay fp32, because int8 ones are slower on a CPU. A file takes one
-utterance, or several of equal length: there is no mask to get wrong. Its metadata hold what is needed to use
-it alone.
+of `tasks.asr.channels_last`: the feature encoder with layer norm is matrix products, and attention is one
+operator of ONNX Runtime. The feature encoder stays fp32, and so do convolutions, because int8 ones are slower
+on a CPU. A file takes one utterance, or several of equal length: there is no mask to get wrong. Its metadata
+hold what is needed to use it alone.
 """
 
 from __future__ import annotations
@@ -48,6 +48,7 @@ log = logging.getLogger("malgil.asr.export")
 # number.
 _PROBE_SAMPLES = (1_234, 16_000, 77_777)
 _TRACED_SAMPLES = 32_000
+_FRONT = "/feature_extractor/"  # in the names of the feature encoder's nodes
 _MOST_BYTES = 2_000_000_000  # of a Protobuf message, with a little room for the graph
 
 
@@ -125,7 +126,7 @@ def _about(
         "file_fp32": FP32_NAME,
         "sha256_fp32": sha256_file(exact),
         "bytes_fp32": exact.stat().st_size,
-        "quantisation": "dynamic int8 weights of MatMul and Gemm; convolutions fp32",
+        "quantisation": "dynamic int8 weights of MatMul and Gemm; feature encoder and convolutions fp32",
         "largest_logit_difference_fp32": difference.largest,
         "largest_logit_difference_int8": quantised.largest,
         "relative_logit_difference_int8": quantised.relative,
@@ -156,17 +157,23 @@ def to_onnx(checkpoint: Checkpoint, path: Path, opset: int) -> None:
 
 
 def quantise(source: Path, target: Path) -> None:
-    """Dynamic int8 of MatMul and Gemm weights, per channel."""
+    """Dynamic int8 of MatMul and Gemm weights, per channel, but of the feature encoder's.
+
+    Its products stay fp32 like the convolutions they stand for: their inputs, samples above all, lose more
+    in 8 bits than the encoder's.
+    """
     with tempfile.TemporaryDirectory() as scratch, _without_warnings():
         prepared = Path(scratch) / "prepared.onnx"
         # the symbolic inference fails on a conformer's shapes, and a quantiser of MatMul does not need them
         quant_pre_process(str(source), str(prepared), skip_symbolic_shape=True)
+        kept = [node.name for node in onnx.load(str(prepared)).graph.node if _FRONT in node.name]
         quantize_dynamic(
             str(prepared),
             str(target),
             op_types_to_quantize=["MatMul", "Gemm"],
             per_channel=True,
             weight_type=QuantType.QInt8,
+            nodes_to_exclude=kept,
         )
 
 

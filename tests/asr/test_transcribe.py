@@ -357,6 +357,17 @@ def test_one_bad_file_of_many_stops_nothing(shipped: Path, tmp_path: Path) -> No
     assert "23.wav is truncated" in ended.stderr and "1 of 50 recordings" in ended.stderr
 
 
+def test_transcribing_by_onnx_never_imports_torch(shipped: Path, noises: list[Path]) -> None:
+    code = (
+        "import sys; from typer.testing import CliRunner; from flows.cli import app;"
+        "ended = CliRunner().invoke(app, ['asr', 'transcribe', *sys.argv[1:]]);"
+        "print(ended.exit_code, [m for m in ('torch', 'transformers') if m in sys.modules])"
+    )
+    command = [sys.executable, "-c", code, str(noises[0]), "--model", str(shipped)]
+    ended = subprocess.run(command, capture_output=True, text=True, check=True, cwd=ROOT)
+    assert ended.stdout.strip() == "0 []"
+
+
 def test_several_workers_say_what_one_says(
     checkpoint: Path, shipped: Path, noises: list[Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
