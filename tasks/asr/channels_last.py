@@ -128,7 +128,7 @@ class _OnnxAttention(torch.autograd.Function):
 
     @staticmethod
     def symbolic(g: Any, query: Any, key: Any, value: Any, heads: int, scale: float) -> Any:
-        """https://github.com/microsoft/onnxruntime/blob/main/docs/ContribOperators.md"""
+        """ONNX Runtime's `com.microsoft.MultiHeadAttention`, listed among its contributed operators."""
         found = g.op("com.microsoft::MultiHeadAttention", query, key, value, num_heads_i=heads, scale_f=scale)
         found.setType(query.type())
         return found
