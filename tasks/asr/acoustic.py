@@ -1,7 +1,9 @@
 """A recogniser's logits, without its text: one interface for the torch checkpoint and the shipped ONNX file.
 
 `tasks.asr.model` loads them and decodes whole utterances; here is what long recordings need besides: the
-grid of frames, and logits of windows that are already normalised. No command.
+grid of frames, and logits of windows that are already normalised. torch is imported for a checkpoint alone
+(`tasks.asr.torch_acoustic`): starting on the ONNX file takes neither its seconds nor its memory. No
+command.
 """
 
 from __future__ import annotations
@@ -12,13 +14,11 @@ from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
-import torch
 
-from tasks.artifacts import sha256_file
-from tasks.asr.batching import buckets, pad, rounded_up, uses_mask
-from tasks.asr.checkpoint import Vocabulary, thread_count, use_threads
 from tasks.asr.decode import BeamSearch
-from tasks.asr.model import ONNX_NAME, OnnxRecogniser, TorchRecogniser
+from tasks.asr.onnx_model import ONNX_NAME, OnnxRecogniser
+from tasks.asr.threads import thread_count
+from tasks.asr.vocabulary import Vocabulary
 from tasks.asr.windows import Grid, measure_grid
 from tasks.errors import ModelError
 
@@ -58,12 +58,14 @@ class Workers:
 
     A small model gains little from several threads in one operation, and everything from several batches
     at once. What a batch gives does not depend on how many there are.
+
+    Args:
+        prepare: called once in every thread, before its first batch.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, prepare: Callable[[], None] | None = None) -> None:
         self.count = thread_count()
-        # A thread's own setting of torch: one batch, one core.
-        self._pool = ThreadPoolExecutor(self.count, "malgil-asr", torch.set_num_threads, (1,))
+        self._pool = ThreadPoolExecutor(self.count, "malgil-asr", prepare)
 
     def map(self, compute: Callable[[list[int]], list[Logits]], groups: list[list[int]]) -> list[Logits]:
         """`compute` of every group of indices, the longest audio first; the results by index."""
@@ -74,45 +76,6 @@ class Workers:
             for index, row in zip(group, rows, strict=True):
                 found[index] = row
         return found
-
-
-class TorchAcoustic:
-    """A Hugging Face CTC folder, in padded batches of `batch_seconds` with masks."""
-
-    def __init__(self, folder: Path, batch_seconds: float, use_search: bool = True) -> None:
-        use_threads()
-        recogniser = TorchRecogniser(folder)
-        self.model = recogniser.checkpoint.model
-        self.vocabulary = recogniser.checkpoint.vocabulary
-        self.normalise = recogniser.checkpoint.normalise
-        self.search = recogniser.search if use_search else None
-        self.sha256 = sha256_file(folder / "model.safetensors")
-        self.batch_seconds = batch_seconds
-        self.workers = Workers()
-        self.pool_seconds = max(POOL_S, 4 * self.workers.count * batch_seconds)
-        self.grid = measure_grid(lambda samples: int(self._frames(torch.tensor([samples]))[0]))
-
-    def _frames(self, samples: torch.Tensor) -> torch.Tensor:
-        frames: torch.Tensor = self.model._get_feat_extract_output_lengths(samples)
-        return frames
-
-    def logits(self, audio: Sequence[Audio]) -> list[Logits]:
-        """See `Acoustic`."""
-        masked = uses_mask(self.model)
-
-        def compute(group: list[int]) -> list[Logits]:
-            clips = [audio[index] for index in group]
-            longest = max(len(clip) for clip in clips)
-            # alone, or all of one length: nothing is padded, and without a mask attention is faster
-            shown = masked and any(len(clip) < longest for clip in clips)
-            inputs, mask = pad(clips, rounded_up(longest) if shown else longest)
-            with torch.inference_mode():
-                rows = self.model(inputs, attention_mask=mask if shown else None).logits.float().numpy()
-            frames = self._frames(mask.sum(-1)).tolist()
-            return [row[: int(count)] for row, count in zip(rows, frames, strict=True)]
-
-        lengths = [len(clip) for clip in audio]
-        return self.workers.map(compute, buckets(lengths, self.batch_seconds, equal_only=not masked))
 
 
 class OnnxAcoustic:
@@ -161,5 +124,7 @@ def load_acoustic(folder: Path, backend: str | None, batch_seconds: float, use_s
             "make one with `malgil run --line asr`, or name its folder with --model",
         )
     if backend == "torch" or (backend is None and not onnx):
+        from tasks.asr.torch_acoustic import TorchAcoustic
+
         return TorchAcoustic(weights, batch_seconds, use_search)
     return OnnxAcoustic(folder, use_search)

@@ -3,14 +3,17 @@
     python -m tasks.asr.export
 
 Both are compared with torch on every export, within bounds from params.yaml. The legacy exporter is used
-on purpose: the quantiser's preparation fails on the graphs of the new one (torch 2.13). The convolutions
-stay fp32, because int8 convolutions are slower on a CPU. A file takes one utterance, or several of equal
-length: there is no mask to get wrong. Its metadata hold what is needed to use it alone.
+on purpose: the quantiser's preparation fails on the graphs of the new one (torch 2.13). The graph is that
+of `tasks.asr.channels_last`: the feature encoder with layer norm is matrix products, and attention is one
+operator of ONNX Runtime. The feature encoder stays fp32, and so do convolutions, because int8 ones are slower
+on a CPU. A file takes one utterance, or several of equal length: there is no mask to get wrong. Its metadata
+hold what is needed to use it alone.
 """
 
 from __future__ import annotations
 
 import base64
+import copy
 import json
 import logging
 import tempfile
@@ -29,6 +32,7 @@ from onnxruntime.quantization.shape_inference import quant_pre_process
 
 from tasks.artifacts import digest_folder, new_folder, sha256_file, write_json
 from tasks.asr import language_model
+from tasks.asr.channels_last import for_inference, use_onnx_attention
 from tasks.asr.checkpoint import Checkpoint, load_checkpoint
 from tasks.asr.decode import SearchOptions
 from tasks.asr.onnx_model import FP32_NAME, ONNX_NAME
@@ -45,6 +49,7 @@ log = logging.getLogger("malgil.asr.export")
 # number.
 _PROBE_SAMPLES = (1_234, 16_000, 77_777)
 _TRACED_SAMPLES = 32_000
+_FRONT = "/feature_extractor/"  # in the names of the feature encoder's nodes
 _MOST_BYTES = 2_000_000_000  # of a Protobuf message, with a little room for the graph
 
 
@@ -122,7 +127,7 @@ def _about(
         "file_fp32": FP32_NAME,
         "sha256_fp32": sha256_file(exact),
         "bytes_fp32": exact.stat().st_size,
-        "quantisation": "dynamic int8 weights of MatMul and Gemm; convolutions fp32",
+        "quantisation": "dynamic int8 weights of MatMul and Gemm; feature encoder and convolutions fp32",
         "largest_logit_difference_fp32": difference.largest,
         "largest_logit_difference_int8": quantised.largest,
         "relative_logit_difference_int8": quantised.relative,
@@ -133,9 +138,8 @@ def to_onnx(checkpoint: Checkpoint, path: Path, opset: int) -> None:
     """fp32 graph `input_values` (batch, samples) → `logits` (batch, frames, vocabulary), both lengths
     free.
     """
-    model = checkpoint.model
-    # The scaled-dot-product path traces its mask decisions into the graph; eager attention has none.
-    model.set_attn_implementation("eager")
+    model = for_inference(copy.deepcopy(checkpoint.model))
+    use_onnx_attention(model)
     example = torch.randn(1, _TRACED_SAMPLES, generator=torch.Generator().manual_seed(0))
     with torch.inference_mode(), warnings.catch_warnings():
         warnings.simplefilter(
@@ -154,17 +158,23 @@ def to_onnx(checkpoint: Checkpoint, path: Path, opset: int) -> None:
 
 
 def quantise(source: Path, target: Path) -> None:
-    """Dynamic int8 of MatMul and Gemm weights, per channel."""
+    """Dynamic int8 of MatMul and Gemm weights, per channel, but of the feature encoder's.
+
+    Its products stay fp32 like the convolutions they stand for: their inputs, samples above all, lose more
+    in 8 bits than the encoder's.
+    """
     with tempfile.TemporaryDirectory() as scratch, _without_warnings():
         prepared = Path(scratch) / "prepared.onnx"
         # the symbolic inference fails on a conformer's shapes, and a quantiser of MatMul does not need them
         quant_pre_process(str(source), str(prepared), skip_symbolic_shape=True)
+        kept = [node.name for node in onnx.load(str(prepared)).graph.node if _FRONT in node.name]
         quantize_dynamic(
             str(prepared),
             str(target),
             op_types_to_quantize=["MatMul", "Gemm"],
             per_channel=True,
             weight_type=QuantType.QInt8,
+            nodes_to_exclude=kept,
         )
 
 

@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 
 from flashlight.lib.text.decoder import LM, LMState
 
-from tasks.asr.checkpoint import SPACE, Vocabulary
+from tasks.asr.vocabulary import SPACE, Vocabulary
 from tasks.errors import DataError
 
 WEIGHT = 3.0  # nats per symbol; docs/how-to/transcribe.md says how it was chosen

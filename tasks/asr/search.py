@@ -12,9 +12,9 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
-from tasks.asr.checkpoint import Vocabulary
 from tasks.asr.decode import BeamSearch, SearchOptions
 from tasks.asr.hot_words import WEIGHT, Boosted, HotWords
+from tasks.asr.vocabulary import Vocabulary
 from tasks.asr.word_search import WordSearchOptions, make_search, unigrams, unit_of
 from tasks.errors import DataError, MalgilError, ModelError, explain_os_error
 

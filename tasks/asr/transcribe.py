@@ -21,11 +21,11 @@ import numpy as np
 from tasks.asr.acoustic import Acoustic
 from tasks.asr.align import Spoken, align, best_path, log_posteriors, spell
 from tasks.asr.augment import normalised
-from tasks.asr.checkpoint import SPACE, SPECIAL
 from tasks.asr.formats import Interval, Transcription
-from tasks.asr.model import check_audio
+from tasks.asr.onnx_model import check_audio
 from tasks.asr.recording import Recording, read_header, stretches, survey
 from tasks.asr.sources import Failure, Source
+from tasks.asr.vocabulary import SPACE, SPECIAL
 from tasks.asr.windows import Window, pause_frame, plan_windows
 from tasks.data.audio import SAMPLE_RATE_HZ
 from tasks.errors import DataError, MalgilError, ModelError, explain_os_error

@@ -27,10 +27,12 @@ def test_the_benchmark_of_transcription_runs_and_says_what_it_ran(
     assert found["synthetic"] is True and set(found["parts"]) == {"memory", "transcription"}
     part = found["parts"]["transcription"]
     assert part["quick"] and part["versions"]["torch"] and len(part["commit"]) == 40
+    assert {row["detail"]["threads"] for row in part["rows"]} == {1, os.cpu_count()}
     for row in part["rows"]:
         assert row["ratio"] == pytest.approx(row["ours"] / row["peer"])
         times = row["detail"]["median_s"]
         peers = [took for name, took in times.items() if name.startswith("pipeline")]
         assert times[row["detail"]["peer"]] == min(peers) and len(peers) == 3
-        assert row["detail"]["same_text_torch_and_peer"] == "4 of 4"
+        same = row["detail"]["texts as of pipeline, batch size 1"]
+        assert same["torch"] == same["pipeline, batch size 1"] == 4
         assert f"| {row['figure']} |" in ended.stdout

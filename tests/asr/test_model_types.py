@@ -10,6 +10,7 @@ import torch
 
 from tasks.asr.augment import normalised
 from tasks.asr.batching import buckets, pad, takes_mask, uses_mask
+from tasks.asr.channels_last import ChannelsLastEncoder, for_inference
 from tasks.asr.checkpoint import MODEL_TYPES, Vocabulary, load_checkpoint
 from tasks.asr.export import export
 from tasks.asr.model import OnnxRecogniser, TorchRecogniser, recognise
@@ -115,3 +116,21 @@ def test_inputs_are_left_alone_where_the_checkpoint_says_so(tmp_path: Path) -> N
         recogniser = OnnxRecogniser(tmp_path / "shipped", precision=precision)  # type: ignore[arg-type]
         assert np.abs(recogniser.logits(audio) - plain).max() < bound
     assert recognise(loaded, [audio], 10.0)[0].text == TorchRecogniser(checkpoint).transcribe([audio])[0]
+
+
+@pytest.mark.parametrize("norm", ["layer", "group"])
+@pytest.mark.parametrize("kind", MODEL_TYPES)
+def test_the_form_for_inference_computes_what_the_model_computes(kind: str, norm: str) -> None:
+    shapes: tuple[dict[str, tuple[int, ...]], ...] = (
+        {},  # kernels that are whole strides, and one that is not
+        {"conv_kernel": (10, 3, 3, 2), "conv_stride": (5, 2, 2, 2)},  # as of the published ones
+    )
+    for shape in shapes:
+        model = tiny_model(kind, norm, **shape)
+        inputs = torch.from_numpy(np.stack([clips()[0], clips()[4][:5_321]]))
+        with torch.inference_mode():
+            plain = model(inputs).logits
+            found = for_inference(model)(inputs).logits
+        replaced = isinstance(model.base_model.feature_extractor, ChannelsLastEncoder)
+        assert replaced == (norm == "layer" or kind == "data2vec-audio")
+        assert torch.allclose(found, plain, atol=TOLERANCE) and plain.std() > 10 * TOLERANCE

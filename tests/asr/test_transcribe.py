@@ -23,7 +23,7 @@ from typer.testing import CliRunner
 from flows import asr_commands
 from flows.cli import app
 from tasks.asr import recording, transcribe
-from tasks.asr.acoustic import OnnxAcoustic, TorchAcoustic, load_acoustic
+from tasks.asr.acoustic import OnnxAcoustic, load_acoustic
 from tasks.asr.align import Span
 from tasks.asr.augment import normalised
 from tasks.asr.checkpoint import Vocabulary, fresh_model, load_encoder, save_checkpoint
@@ -31,6 +31,7 @@ from tasks.asr.formats import Transcription
 from tasks.asr.model import OnnxRecogniser, TorchRecogniser
 from tasks.asr.recording import BLOCK_FRAMES
 from tasks.asr.sources import Failure, Source, find_sources
+from tasks.asr.torch_acoustic import TorchAcoustic
 from tasks.asr.windows import Grid
 from tasks.data.audio import read_audio
 from tasks.errors import DataError, ModelError
@@ -354,6 +355,17 @@ def test_one_bad_file_of_many_stops_nothing(shipped: Path, tmp_path: Path) -> No
     told = [line.partition("\t")[0] for line in ended.stdout.splitlines()]
     assert told == [str(folder / f"{index:02d}.wav") for index in range(50) if index != 23]
     assert "23.wav is truncated" in ended.stderr and "1 of 50 recordings" in ended.stderr
+
+
+def test_transcribing_by_onnx_never_imports_torch(shipped: Path, noises: list[Path]) -> None:
+    code = (
+        "import sys; from typer.testing import CliRunner; from flows.cli import app;"
+        "ended = CliRunner().invoke(app, ['asr', 'transcribe', *sys.argv[1:]]);"
+        "print(ended.exit_code, [m for m in ('torch', 'transformers') if m in sys.modules])"
+    )
+    command = [sys.executable, "-c", code, str(noises[0]), "--model", str(shipped)]
+    ended = subprocess.run(command, capture_output=True, text=True, check=True, cwd=ROOT)
+    assert ended.stdout.strip() == "0 []"
 
 
 def test_several_workers_say_what_one_says(
