@@ -123,8 +123,9 @@ class _OnnxAttention(torch.autograd.Function):
         ctx: Any, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, heads: int, scale: float
     ) -> torch.Tensor:
         """All (batch, frames, heads * width)."""
-        split = [t.unflatten(-1, (heads, -1)).transpose(1, 2) for t in (query, key, value)]
-        return F.scaled_dot_product_attention(*split, scale=scale).transpose(1, 2).flatten(2)
+        shape = (*query.shape[:2], heads, -1)
+        q, k, v = (t.reshape(shape).transpose(1, 2) for t in (query, key, value))
+        return F.scaled_dot_product_attention(q, k, v, scale=scale).transpose(1, 2).flatten(2)
 
     @staticmethod
     def symbolic(g: Any, query: Any, key: Any, value: Any, heads: int, scale: float) -> Any:
@@ -141,7 +142,7 @@ def _onnx_attention(
     value: torch.Tensor,
     attention_mask: torch.Tensor | None,
     scaling: float | None = None,
-    **_: Any,
+    **more: Any,
 ) -> tuple[torch.Tensor, None]:
     """As transformers calls it: (batch, heads, frames, width) to (batch, frames, heads, width)."""
     batch, heads, _, width = query.shape
