@@ -17,6 +17,8 @@ from torch import nn
 from torch.nn.utils.parametrize import type_before_parametrizations
 from transformers import AttentionInterface
 
+from tasks.asr.streaming.shape import level_input, shape_of
+
 ONNX_ATTENTION = "malgil_onnx"
 
 
@@ -83,6 +85,8 @@ def for_inference(model: Any) -> Any:
     layers = base.feature_extractor.conv_layers
     if all(_is_product(layer) for layer in layers):
         base.feature_extractor = ChannelsLastEncoder(layers)
+        if shape_of(model):  # what levels the input of a streaming checkpoint hung on the module replaced
+            level_input(model)
     for module in base.encoder.modules():
         for name, conv in list(module.named_children()):
             if hasattr(conv, "parametrizations") and type_before_parametrizations(conv) is nn.Conv1d:
