@@ -37,6 +37,7 @@ from tasks.asr.checkpoint import Vocabulary, load_encoder, normalises, use_threa
 from tasks.asr.labels import encode_all
 from tasks.asr.prepared import read_prepared
 from tasks.asr.processes import World
+from tasks.asr.provenance import git_commit, machine, versions
 from tasks.asr.update import Method, Updater
 from tasks.data.espeak import SAMPLE_RATE_HZ
 
@@ -260,7 +261,8 @@ def main() -> int:
             f"(asked: {row['asked']}x; {row['detail']['ratio_of_processor_time']}x per processor second)"
         )
     if arguments.out:
-        write_json(arguments.out, rows)
+        made = {"git_commit": git_commit(), "machine": machine(), "versions": versions()}
+        write_json(arguments.out, {"synthetic": True, **made, "rows": rows})
     return 0
 
 
