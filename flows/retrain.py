@@ -106,8 +106,8 @@ def _make_all(lines: Sequence[Line]) -> dict[str, StageRun]:
     What a line needs beside the shared stages is made while these are, and its checks run side by side.
     """
     futures: dict[str, PrefectFuture[StageRun]] = {}
-    one_line = steps.threads(1)
-    shared = _chain(steps.SHARED, one_line, [], futures)
+    beside = any(steps.EARLY.get(name) for name in lines)  # threads that wait for a core slow both down
+    shared = _chain(steps.SHARED, steps.threads(2 if beside else 1), [], futures)
     ends: list[PrefectFuture[StageRun]] = []
     for name in lines:
         early = _chain(steps.EARLY.get(name, ()), steps.threads(2), [], futures)
