@@ -10,7 +10,6 @@ The bodies are in tasks/asr; what is slow to import is imported by the command t
 
 from __future__ import annotations
 
-import os
 import sys
 import tempfile
 from collections.abc import Iterator, Mapping
@@ -24,7 +23,7 @@ from flows.asr_embed import embed
 from flows.asr_stream import stream
 from flows.asr_study import study
 from flows.console import log_to_console
-from flows.environment import cores
+from flows.environment import take_every_core
 from tasks.errors import DataError
 
 if TYPE_CHECKING:
@@ -109,7 +108,7 @@ def transcribe(
     from tasks.asr import sources
 
     log_to_console()
-    _take_every_core()
+    take_every_core()
     sys.stdout.reconfigure(encoding="utf-8")  # type: ignore[union-attr]  # whatever the locale says
     with tempfile.TemporaryDirectory(prefix="malgil-") as scratch:
         found = sources.find_sources(paths, sys.stdin.buffer, Path(scratch))
@@ -161,12 +160,6 @@ def _search(
     weight = WEIGHT if hot_word_weight is None else hot_word_weight
     wanted = Wanted(decoder.value if decoder else None, beam_size, lm, words, weight)
     return choose_search(acoustic.search, acoustic.vocabulary, wanted)
-
-
-def _take_every_core() -> None:
-    """Nothing runs beside this command, unless the user says so; must come before torch is imported."""
-    if not (os.environ.get("MALGIL_THREADS") or os.environ.get("OMP_NUM_THREADS")):
-        os.environ["MALGIL_THREADS"] = str(cores())
 
 
 def _write(

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from flows.console import log_to_console
+from flows.environment import take_every_core
 from tasks.errors import DataError
 
 if TYPE_CHECKING:
@@ -50,6 +51,7 @@ def embed(
 ) -> None:
     """Vectors of recordings of any length, for search, clustering or another model's input."""
     log_to_console()
+    take_every_core()
     if bool(paths) == (manifest is not None):
         raise DataError(
             "recordings are named " + ("twice" if paths else "nowhere"),

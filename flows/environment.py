@@ -76,3 +76,9 @@ def set_environment(project: Path) -> None:
 def cores() -> int:
     """CPU cores that this process may use."""
     return len(os.sched_getaffinity(0))
+
+
+def take_every_core() -> None:
+    """For a command beside which nothing runs, unless the user says so; before torch is imported."""
+    if not (os.environ.get("MALGIL_THREADS") or os.environ.get("OMP_NUM_THREADS")):
+        os.environ["MALGIL_THREADS"] = str(cores())
