@@ -2,5 +2,6 @@
 
 from malgil_kernels.dispatch import Choice, select
 from malgil_kernels.rms_norm import rms_norm
+from malgil_kernels.rope import rope, rope_, rope_tables
 
-__all__ = ["Choice", "rms_norm", "select"]
+__all__ = ["Choice", "rms_norm", "rope", "rope_", "rope_tables", "select"]
