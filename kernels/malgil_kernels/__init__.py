@@ -1,8 +1,19 @@
 """Fused GPU kernels with one readable reference each. Public names only; see kernels/README.md."""
 
+from malgil_kernels.cross_entropy import cross_entropy
 from malgil_kernels.dispatch import Choice, select
 from malgil_kernels.glu import glu, glu_halves
 from malgil_kernels.rms_norm import rms_norm
 from malgil_kernels.rope import rope, rope_, rope_tables
 
-__all__ = ["Choice", "glu", "glu_halves", "rms_norm", "rope", "rope_", "rope_tables", "select"]
+__all__ = [
+    "Choice",
+    "cross_entropy",
+    "glu",
+    "glu_halves",
+    "rms_norm",
+    "rope",
+    "rope_",
+    "rope_tables",
+    "select",
+]
