@@ -193,16 +193,18 @@ def cross_entropy_backward_kernel(
 
 
 @triton.jit
-def scale_rows_kernel(x_ptr, scale_ptr, x_stride, width, blocks, BLOCK: tl.constexpr):
-    """x ← scale·x; reads nothing where scale is 1, so that the host need not look at it."""
-    program = tl.program_id(0)
-    row = (program // blocks).to(tl.int64)
+def scale_rows_kernel(
+    x_ptr, y_ptr, scale_ptr, x_stride, y_stride, width, blocks, IN_PLACE: tl.constexpr, BLOCK: tl.constexpr
+):
+    """y ← scale·x; in place it touches nothing where scale is 1, so that the host need not look at it."""
+    program = tl.program_id(0).to(tl.int64)
+    row = program // blocks
     columns = (program % blocks) * BLOCK + tl.arange(0, BLOCK)
     scale = tl.load(scale_ptr)
-    if scale != 1.0:
-        x_ptrs = x_ptr + row * x_stride + columns
-        x = tl.load(x_ptrs, mask=columns < width, other=0.0).to(tl.float32)
-        tl.store(x_ptrs, (x * scale).to(x_ptr.dtype.element_ty), mask=columns < width)
+    if not IN_PLACE or scale != 1.0:
+        x = tl.load(x_ptr + row * x_stride + columns, mask=columns < width, other=0.0).to(tl.float32)
+        y = (x * scale).to(y_ptr.dtype.element_ty)
+        tl.store(y_ptr + row * y_stride + columns, y, mask=columns < width)
 
 
 def launch_forward(
@@ -269,13 +271,26 @@ def launch_backward(
     return gradient
 
 
-def launch_scale(x: torch.Tensor, scale: torch.Tensor) -> None:
-    """x (rows, width), inner stride 1, times a float32 on the device, in place."""
+def launch_scale(x: torch.Tensor, y: torch.Tensor, scale: torch.Tensor) -> None:
+    """y ← scale·x, both (rows, width) of inner stride 1, `scale` a float32 on the device; y may be x."""
     rows, width = x.shape
+    if x.is_contiguous() and y.is_contiguous():
+        rows, width = 1, rows * width
     if rows and width:
         block = min(max(triton.next_power_of_2(width), 128), BACKWARD_BLOCK)
         blocks = triton.cdiv(width, block)
-        scale_rows_kernel[(rows * blocks,)](x, scale, x.stride(0), width, blocks, BLOCK=block, num_warps=8)
+        scale_rows_kernel[(rows * blocks,)](
+            x,
+            y,
+            scale,
+            x.stride(0),
+            y.stride(0),
+            width,
+            blocks,
+            IN_PLACE=x is y,
+            BLOCK=block,
+            num_warps=min(8, block // 128),
+        )
 
 
 def _scalars(options: LossOptions) -> tuple[int, float, float, float]:
@@ -305,7 +320,7 @@ class CrossEntropyTriton(torch.autograd.Function):
             return loss.sum() / divisor
         # float16 cannot hold p / rows before a loss scale reaches it: there the backward divides
         late = logits.dtype == torch.float16
-        scale = None if late else divisor.clamp_min(torch.finfo(torch.float32).tiny).reciprocal()
+        scale = None if late else gradient_scale(divisor)
         loss, _ = launch_forward(logits, target, options, gradient=True, scale=scale)
         torch.autograd.graph.increment_version(logits)  # whoever saved the logits raises in its backward
         ctx.save_for_backward(logits, divisor if late else torch.ones_like(divisor))
@@ -316,7 +331,7 @@ class CrossEntropyTriton(torch.autograd.Function):
         if not ctx.in_place:
             logits, target, lse, divisor = ctx.saved_tensors
             return (
-                launch_backward(logits, target, lse, grads[0] / divisor, ctx.options),
+                launch_backward(logits, target, lse, grads[0] * gradient_scale(divisor), ctx.options),
                 None,
                 None,
                 None,
@@ -324,7 +339,7 @@ class CrossEntropyTriton(torch.autograd.Function):
             )
         gradient, divisor = ctx.saved_tensors
         gradient = gradient.detach()
-        launch_scale(gradient, grads[0] / divisor)
+        launch_scale(gradient, gradient, grads[0] * gradient_scale(divisor))
         torch.autograd.graph.increment_version(gradient)  # a second backward raises
         return gradient, None, None, None, None
 
@@ -343,6 +358,11 @@ def cross_entropy_triton(
         rows, target.contiguous(), divisor_of(target, options, num_items), options, in_place
     )
     return loss
+
+
+def gradient_scale(divisor: torch.Tensor) -> torch.Tensor:
+    """1 / divisor, finite where no row counts, so that its product with a gradient of 0 is 0."""
+    return divisor.clamp_min(torch.finfo(torch.float32).tiny).reciprocal()
 
 
 def divisor_of(
