@@ -110,6 +110,19 @@ def test_packed_tokens_of_one_projection_rotate_in_place_between_guards(dtype):
     assert torch.equal(qkv[..., 12:], before[..., 12:])
 
 
+def test_position_ids_of_a_batch_may_be_shared_or_its_own():
+    q, k = random(2, 3, 4, 8), random(2, 1, 4, 8)
+    cos, sin = tables(6, 4)
+    for ids in (
+        torch.tensor([[5, 0, 1, 2]]),
+        torch.tensor([[0, 1, 0, 1], [3, 4, 5, 0]]),
+        torch.tensor([2, 0, 0, 1]),
+    ):
+        rows = ids.reshape(-1, 4).to(DEVICE)
+        for x, y in zip((q, k), rope(q, k, cos, sin, ids.to(DEVICE)), strict=True):
+            assert relative_error(y, truth(x, cos[rows], sin[rows])) <= TOLERANCE[torch.float32]
+
+
 def test_memory_layout_is_kept_and_any_outer_stride_read():
     q = random(2, 9, 4, 32)[:, ::2].transpose(1, 2)  # (batch, heads, seq, dim) as projections leave it
     k = random(2, 5, 1, 32).transpose(1, 2)

@@ -226,21 +226,22 @@ def launch_forward(
         threads = 1024 if gradient else 256
         per_thread = 16 // logits.element_size()
         block = max(min(triton.next_power_of_2(vocab), threads * per_thread), 32 * per_thread)
-        cross_entropy_forward_kernel[(rows,)](
-            logits,
-            target,
-            loss,
-            lse,
-            scale,
-            logits.stride(0),
-            vocab,
-            *_scalars(options),
-            GRADIENT=gradient,
-            **_flags(options),
-            BLOCK=block,
-            STAGES=4,
-            num_warps=block // per_thread // 32,
-        )
+        with torch.cuda.device_of(logits):
+            cross_entropy_forward_kernel[(rows,)](
+                logits,
+                target,
+                loss,
+                lse,
+                scale,
+                logits.stride(0),
+                vocab,
+                *_scalars(options),
+                GRADIENT=gradient,
+                **_flags(options),
+                BLOCK=block,
+                STAGES=4,
+                num_warps=block // per_thread // 32,
+            )
     return loss, lse
 
 
@@ -253,21 +254,22 @@ def launch_backward(
     if rows:
         block = min(max(triton.next_power_of_2(vocab), 128), BACKWARD_BLOCK)
         blocks = triton.cdiv(vocab, block)
-        cross_entropy_backward_kernel[(rows * blocks,)](
-            logits,
-            target,
-            lse,
-            scale,
-            gradient,
-            logits.stride(0),
-            gradient.stride(0),
-            vocab,
-            blocks,
-            *_scalars(options),
-            **_flags(options),
-            BLOCK=block,
-            num_warps=8,
-        )
+        with torch.cuda.device_of(logits):
+            cross_entropy_backward_kernel[(rows * blocks,)](
+                logits,
+                target,
+                lse,
+                scale,
+                gradient,
+                logits.stride(0),
+                gradient.stride(0),
+                vocab,
+                blocks,
+                *_scalars(options),
+                **_flags(options),
+                BLOCK=block,
+                num_warps=8,
+            )
     return gradient
 
 
@@ -279,18 +281,19 @@ def launch_scale(x: torch.Tensor, y: torch.Tensor, scale: torch.Tensor) -> None:
     if rows and width:
         block = min(max(triton.next_power_of_2(width), 128), BACKWARD_BLOCK)
         blocks = triton.cdiv(width, block)
-        scale_rows_kernel[(rows * blocks,)](
-            x,
-            y,
-            scale,
-            x.stride(0),
-            y.stride(0),
-            width,
-            blocks,
-            IN_PLACE=x is y,
-            BLOCK=block,
-            num_warps=min(8, block // 128),
-        )
+        with torch.cuda.device_of(x):
+            scale_rows_kernel[(rows * blocks,)](
+                x,
+                y,
+                scale,
+                x.stride(0),
+                y.stride(0),
+                width,
+                blocks,
+                IN_PLACE=x is y,
+                BLOCK=block,
+                num_warps=min(8, block // 128),
+            )
 
 
 def _scalars(options: LossOptions) -> tuple[int, float, float, float]:

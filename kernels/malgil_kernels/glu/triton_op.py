@@ -112,9 +112,10 @@ def _launch(kernel: Any, tensors: list[torch.Tensor], activation: str) -> None:
     if not rows or not width:
         return
     blocks = triton.cdiv(width, BLOCK)
-    kernel[(rows * blocks,)](
-        *tensors, *strides, width, blocks, ACTIVATION=activation, BLOCK=BLOCK, num_warps=4
-    )
+    with torch.cuda.device_of(tensors[0]):
+        kernel[(rows * blocks,)](
+            *tensors, *strides, width, blocks, ACTIVATION=activation, BLOCK=BLOCK, num_warps=4
+        )
 
 
 def launch_forward(gate: torch.Tensor, up: torch.Tensor, activation: str) -> torch.Tensor:
@@ -152,7 +153,8 @@ class GluTriton(torch.autograd.Function):
         gate, up = (x.detach() for x in ctx.saved_tensors)
         if ctx.gradient_in_place:
             dgate, dup = gate, up
-            torch.autograd.graph.increment_version([gate, up])  # a second backward must raise
+            for overwritten in (gate, up):  # a second backward must raise
+                torch.autograd.graph.increment_version(overwritten)
         else:
             dgate, dup = (torch.empty_like(x, memory_format=torch.contiguous_format) for x in (gate, up))
         launch_backward(rows_of(grads[0]), gate, up, dgate, dup, ctx.activation)

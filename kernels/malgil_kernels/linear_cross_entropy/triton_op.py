@@ -85,7 +85,7 @@ class LinearCrossEntropyTriton(torch.autograd.Function):
                 else:
                     dx.index_copy_(0, chosen, torch.mm(z, weight))
             if dw is not None:
-                _add_product(dw, z, x)
+                _add_product(dw, z, x, first=start == 0)
         ctx.weight_dtype = weight.dtype
         ctx.save_for_backward(dx, dw, divisor)
         return total / divisor
@@ -118,17 +118,22 @@ def _empty_gradients(
         new = torch.empty if rows is None else torch.zeros  # rows that are left out have a gradient of 0
         dx = new(hidden.shape, dtype=hidden.dtype, device=hidden.device)
     if wanted[1]:
-        dw = torch.zeros(weight.shape, dtype=accumulate_in, device=weight.device)
+        any_rows = hidden.shape[0] > 0 and (rows is None or rows.shape[0] > 0)
+        new = torch.empty if any_rows else torch.zeros  # the first chunk's product fills it
+        dw = new(weight.shape, dtype=accumulate_in, device=weight.device)
     return dx, dw
 
 
-def _add_product(dw: torch.Tensor, g: torch.Tensor, x: torch.Tensor) -> None:
-    """dw += gᵀ x, (V, H), in dw's dtype."""
+def _add_product(dw: torch.Tensor, g: torch.Tensor, x: torch.Tensor, first: bool) -> None:
+    """dw += gᵀ x, (V, H), in dw's dtype; the first product replaces what dw holds, without reading it."""
+    beta = 0 if first else 1
     if dw.dtype == x.dtype:
-        torch.addmm(dw, g.t(), x, out=dw)
+        torch.addmm(dw, g.t(), x, beta=beta, out=dw)
     elif dw.is_cuda:
-        torch.addmm(dw, g.t(), x, out_dtype=dw.dtype, out=dw)
-    else:  # PyTorch has no mixed product on a CPU, where only tests come here
+        torch.addmm(dw, g.t(), x, out_dtype=dw.dtype, beta=beta, out=dw)
+    elif first:  # PyTorch has no mixed product on a CPU, where only tests come here
+        dw.copy_(torch.mm(g.t(), x))
+    else:
         dw += torch.mm(g.t(), x)
 
 
