@@ -43,7 +43,7 @@ def glu(
     if gradient_in_place:
         _check_overwritable("gate", gate)
         _check_overwritable("up", up)
-    if select("glu", gate.dtype, gate.device.type).implementation == "triton":
+    if select("glu", dtype=gate.dtype, device=gate.device).implementation == "triton":
         from malgil_kernels.glu.triton_op import glu_triton
 
         return glu_triton(gate, up, activation, gradient_in_place)
