@@ -124,7 +124,7 @@ class _Ours:
         self, model: Any, store: AudioStore, labels: list[list[int]], normalise: bool, batch_seconds: float
     ) -> None:
         def batch_of(plan: tuple[Example, ...]) -> Batch:
-            return make_batch(plan, store, lambda parts: labels[parts[0]], normalise, True)
+            return make_batch(plan, store, lambda parts: labels[parts[0]], normalise, False)
 
         self.plans: Iterator[tuple[Example, ...]] = plan_batches(
             store.lengths, NO_AUGMENTATION, batch_seconds, seed=1
