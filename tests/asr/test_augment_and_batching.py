@@ -1,13 +1,16 @@
 """Plans of examples, what they render to, and batches: deterministic, of the promised length, within the budget."""
 
 from itertools import islice
+from typing import Any
 
 import numpy as np
 import pytest
+import torch
 
 from tasks.asr.training.augment import (
     NO_AUGMENTATION,
     Augmentation,
+    Example,
     coloured_noise,
     draw_example,
     normalised,
@@ -15,7 +18,9 @@ from tasks.asr.training.augment import (
 )
 from tasks.asr.training.batching import (
     AudioStore,
+    Batch,
     buckets,
+    ctc_loss,
     cut_batches,
     make_batch,
     pad,
@@ -23,6 +28,7 @@ from tasks.asr.training.batching import (
     rounded_up,
 )
 from tasks.data.espeak import SAMPLE_RATE_HZ
+from tests.asr.tiny_models import tiny_model
 
 FULL = Augmentation(joined_share=0.6, max_joined=4, max_silence_s=1.0, noise_share=0.7)
 
@@ -125,15 +131,41 @@ def test_ramp_starts_plain_and_ends_augmented(store: AudioStore) -> None:
     assert any(e.snr_db is not None for e in later)
 
 
-@pytest.mark.parametrize("masked", [True, False])
-def test_make_batch_pads_and_masks(store: AudioStore, masked: bool) -> None:
+@pytest.mark.parametrize("rounded", [True, False])
+def test_make_batch_pads_and_masks(store: AudioStore, rounded: bool) -> None:
     plan = next(plan_batches(store.lengths, FULL, 8.0, seed=2))
-    batch = make_batch(plan, store, lambda parts: [3] * len(parts), normalise=True, masked=masked)
+    batch = make_batch(plan, store, lambda parts: [3] * len(parts), normalise=True, rounded=rounded)
     longest = max(e.samples for e in plan)
-    assert batch.inputs.shape == batch.mask.shape == (len(plan), rounded_up(longest) if masked else longest)
+    assert batch.inputs.shape == batch.mask.shape == (len(plan), rounded_up(longest) if rounded else longest)
     assert batch.mask.sum(-1).tolist() == [e.samples for e in plan]
     assert batch.inputs[batch.mask == 0].abs().sum() == 0
     assert batch.target_lengths.tolist() == [len(e.parts) for e in plan]
+
+
+@pytest.mark.parametrize(
+    ("seconds", "masked"), [((0.5, 0.5005), False), ((0.5, 0.8), True)], ids=["equal frames", "padded"]
+)
+def test_a_mask_that_hides_nothing_is_left_out_and_the_loss_is_the_same(
+    seconds: tuple[float, ...], masked: bool
+) -> None:
+    model = tiny_model("wav2vec2").train()
+    examples = [Example((0,), (0, 0), int(s * 16_000), seed=1) for s in seconds]
+    rng = np.random.default_rng(1)
+    inputs, mask = pad([rng.standard_normal(e.samples).astype(np.float32) for e in examples])
+    labels = torch.tensor([3, 4, 5, 6])
+    batch = Batch(inputs, mask, labels, torch.tensor([2, 2]), tuple(examples))
+    seen: list[Any] = []
+    model.register_forward_pre_hook(
+        lambda _, arguments, named: seen.append(named["attention_mask"]), with_kwargs=True
+    )
+    loss = ctc_loss(model, batch)
+    assert (seen[0] is not None) == masked
+    logits = model(inputs, attention_mask=mask).logits
+    frames = model._get_feat_extract_output_lengths(mask.sum(-1))
+    expected = torch.nn.functional.ctc_loss(
+        logits.log_softmax(-1).transpose(0, 1), labels, frames, batch.target_lengths
+    )
+    assert loss.item() == pytest.approx(expected.item(), rel=1e-6)
 
 
 def test_the_shapes_of_batches_come_back(store: AudioStore) -> None:

@@ -77,7 +77,10 @@ def test_evaluation_and_other_norms_are_left_alone() -> None:
     before = front.eval()(audio)
     undo = train_frames_first(model)
     assert torch.equal(front(audio), before)
+    positions = encoder_of(model).encoder.pos_conv_embed
+    assert {"forward"} <= vars(front).keys() & vars(positions).keys()
     undo()
+    assert "forward" not in vars(positions)
     assert torch.equal(front.train()(audio), before)
     assert "forward" not in vars(front)
     group = tiny_model("wav2vec2", "group")

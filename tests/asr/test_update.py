@@ -169,6 +169,34 @@ def test_a_full_memory_halves_the_micro_batch_and_keeps_the_update(
     assert largest_difference(expected, learned(model)) < 1e-5 * moved + 1e-6
 
 
+def test_the_step_is_adams_along_the_clipped_gradient(store: AudioStore) -> None:
+    def whole(model: Any, batch: Batch) -> torch.Tensor:
+        return 1e3 * ctc_loss(model, batch)  # so that it is clipped
+
+    def batch_of(plan: tuple[Example, ...]) -> Batch:
+        return make_batch(plan, store, lambda parts: [3, 5], True, False)
+
+    ours, theirs = model_of().train(), model_of(apply_spec_augment=False).train()
+    made = Updater(ours, Method(), 10, batch_of, whole, World())
+    adam = torch.optim.AdamW(theirs.parameters(), betas=(0.9, 0.98), weight_decay=0.01)
+    made.update([examples((0, 1))], 0, 1e-3)
+    whole(theirs, batch_of(examples((0, 1)))).backward()  # type: ignore[no-untyped-call]
+    assert torch.nn.utils.clip_grad_norm_(theirs.parameters(), 1.0) > 2
+    adam.step()
+    for name, moment in moments(made.optimizer, ours).items():
+        expected = moments(adam, theirs)[name]
+        assert float((moment - expected).abs().max()) <= 1e-4 * float(expected.abs().max()) + 1e-12, name
+
+
+def moments(optimizer: torch.optim.Optimizer, model: Any) -> dict[str, torch.Tensor]:
+    """Mean squared gradients by the name of the weight: what clipping leaves of them."""
+    return {
+        name: optimizer.state[weight]["exp_avg_sq"]
+        for name, weight in model.named_parameters()
+        if weight in optimizer.state
+    }
+
+
 def test_one_utterance_too_large_for_memory_is_said(store: AudioStore) -> None:
     def full(model: Any, batch: Batch) -> torch.Tensor:
         if batch.inputs.shape[1] > 1.5 * 16_000:

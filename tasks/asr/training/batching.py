@@ -21,8 +21,8 @@ from tasks.data.espeak import SAMPLE_RATE_HZ
 
 Audio = np.ndarray[Any, np.dtype[np.float32]]
 _BLOCK = 384  # examples sorted together: long enough to pad little, short enough to mix lengths over time
-# Batches are padded to a multiple of this (0.3 s), so that their shapes come back: for a shape never seen,
-# oneDNN compiles the convolutions anew, which on a small model costs as much as the step itself.
+# Padded to a multiple of this (0.3 s), the shapes of batches come back: for a shape never seen, oneDNN
+# compiles the convolutions anew, which on a small model costs as much as the step itself.
 _LENGTH_STEP = 4_800
 
 
@@ -101,17 +101,18 @@ def make_batch(
     store: AudioStore,
     labels_of: Callable[[tuple[int, ...]], list[int]],
     normalise: bool,
-    masked: bool,
+    rounded: bool,
 ) -> Batch:
     """Renders and pads the examples; `labels_of` gives the label ids of the joined parts.
 
-    `masked`: the model looks at the mask (`uses_mask`), so padding is harmless and lengths are rounded up.
+    `rounded`: lengths are rounded up, so that shapes come back; only for a model that looks at the mask
+    (`uses_mask`), to which padding is harmless.
     """
     audio = [render(example, [store.clip(part) for part in example.parts]) for example in examples]
     longest = max(len(clip) for clip in audio)
     inputs, mask = pad(
         [normalised(clip) if normalise else clip for clip in audio],
-        rounded_up(longest) if masked else longest,
+        rounded_up(longest) if rounded else longest,
     )
     labels = [labels_of(example.parts) for example in examples]
     return Batch(
@@ -143,14 +144,14 @@ def ctc_loss(model: Any, batch: Batch) -> torch.Tensor:
     """CTC loss of the batch (mean over utterances of loss per label, in nats); blank is the model's pad
     token.
     """
-    mask = batch.mask.to(model.device)
-    logits = model(batch.inputs.to(model.device), attention_mask=mask if takes_mask(model) else None).logits
-    frames = model._get_feat_extract_output_lengths(mask.sum(-1)).to(torch.long)
+    frames = model._get_feat_extract_output_lengths(batch.mask.sum(-1)).to(torch.long)
+    mask = batch.mask.to(model.device) if takes_mask(model) and _hides_frames(model, batch) else None
+    logits = model(batch.inputs.to(model.device), attention_mask=mask).logits
     log_probabilities = F.log_softmax(logits.float(), dim=-1).transpose(0, 1)  # (frames, batch, vocabulary)
     return F.ctc_loss(
         log_probabilities,
         batch.targets.to(model.device),
-        frames,
+        frames.to(model.device),
         batch.target_lengths.to(model.device),
         blank=model.config.pad_token_id,
         zero_infinity=True,
@@ -162,6 +163,17 @@ def takes_mask(model: Any) -> bool:
     give other outputs with one.
     """
     return getattr(model.config, "feat_extract_norm", "layer") == "layer"
+
+
+def _hides_frames(model: Any, batch: Batch) -> bool:
+    """Whether some row ends frames before the others; else the mask hides nothing, and attention without
+    one is cheaper.
+    """
+    if getattr(model.config, "add_adapter", False):  # counts its own, longer frames
+        return True
+    samples = torch.cat([batch.mask.sum(-1), torch.tensor([batch.mask.shape[1]])])
+    frames = model._get_feat_extract_output_lengths(samples)
+    return bool((frames < frames[-1]).any())
 
 
 def uses_mask(model: Any) -> bool:

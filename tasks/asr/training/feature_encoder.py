@@ -13,19 +13,29 @@ from collections.abc import Callable
 from typing import Any
 
 import torch
+import torch.nn.functional as F
+from torch import nn
 
 from tasks.asr.training.freeze import encoder_of
+
+_FRAME_STEP = 16  # 0.32 s: few numbers of frames, and little more to compute
+
+
+def can_train_frames_first(model: Any) -> bool:
+    """Whether the feature encoder of `model` has a layer norm after every convolution."""
+    layers = list(getattr(encoder_of(model).feature_extractor, "conv_layers", ()))
+    return bool(layers) and all(isinstance(getattr(n, "layer_norm", None), nn.LayerNorm) for n in layers)
 
 
 def train_frames_first(model: Any) -> Callable[[], None]:
     """Lets the feature encoder of `model` compute frames first while it trains; returns what undoes it.
 
-    A model whose feature encoder has no layer norm after every convolution is left alone.
+    A model of which `can_train_frames_first` is not true is left alone.
     """
-    front = encoder_of(model).feature_extractor
-    layers = list(getattr(front, "conv_layers", ()))
-    if not layers or not all(isinstance(getattr(n, "layer_norm", None), torch.nn.LayerNorm) for n in layers):
+    if not can_train_frames_first(model):
         return lambda: None
+    front = encoder_of(model).feature_extractor
+    layers = list(front.conv_layers)
     original = front.forward
 
     def forward(input_values: torch.Tensor) -> torch.Tensor:
@@ -39,9 +49,35 @@ def train_frames_first(model: Any) -> Callable[[], None]:
         return hidden.transpose(1, 2)
 
     front.forward = forward
+    undo_positions = _round_positions(encoder_of(model))
 
     def undo() -> None:
         del front.forward
+        undo_positions()
+
+    return undo
+
+
+def _round_positions(encoder: Any) -> Callable[[], None]:
+    """Lets the positional convolution, the last that oneDNN compiles for every new number of frames, see
+    numbers that come back: frames of zeros at the end are what it sees there anyway.
+    """
+    positions: Any = getattr(encoder.encoder, "pos_conv_embed", None)
+    if not isinstance(getattr(positions, "conv", None), nn.Conv1d) or getattr(positions, "batch_norm", None):
+        return lambda: None
+    original = positions.forward
+
+    def forward(hidden: torch.Tensor) -> torch.Tensor:
+        if not positions.training:
+            return original(hidden)  # type: ignore[no-any-return]
+        frames = hidden.shape[1]  # of (batch, frames, channels)
+        padded = F.pad(hidden, (0, 0, 0, -frames % _FRAME_STEP))
+        return original(padded)[:, :frames]  # type: ignore[no-any-return]
+
+    positions.forward = forward
+
+    def undo() -> None:
+        del positions.forward
 
     return undo
 
@@ -80,10 +116,11 @@ class _Convolution(torch.autograd.Function):
         flat = weight.permute(2, 1, 0).reshape(-1, out)  # (kernel * channels, out)
         ctx.save_for_backward(hidden, flat)
         ctx.kernel, ctx.stride = kernel, stride
-        batch, frames, _ = hidden.shape
-        result = bias.expand(batch, (frames - kernel) // stride + 1, out)
-        for rows, taps in _spans(hidden, kernel, stride):
-            result = torch.baddbmm(result, rows, flat[taps].expand(batch, -1, -1))
+        batch = len(hidden)
+        (rows, taps), *others = _spans(hidden, kernel, stride)
+        result = torch.baddbmm(bias, rows, flat[taps].expand(batch, -1, -1))
+        for rows, taps in others:
+            result.baddbmm_(rows, flat[taps].expand(batch, -1, -1))
         return result
 
     @staticmethod
@@ -95,7 +132,7 @@ class _Convolution(torch.autograd.Function):
         if needs_hidden:
             of_hidden = torch.zeros_like(hidden)
             for rows, taps in _spans(of_hidden, ctx.kernel, ctx.stride):
-                rows += grad @ flat[taps].T
+                rows.baddbmm_(grad, flat[taps].T.expand(len(grad), -1, -1))
         if needs_weight:
             of_flat = torch.empty_like(flat)
             for rows, taps in _spans(hidden, ctx.kernel, ctx.stride):

@@ -96,10 +96,10 @@ def train_steps(
     Raises `ArtifactError` when the loss is not finite,
     `CapacityError` when one utterance does not fit into memory, `SettingsError` as `Updater`.
     """
-    masked = uses_mask(model)
+    rounded = uses_mask(model) and not method.frames_first(model, world.device)
 
     def batch_of(plan: tuple[Example, ...]) -> Batch:
-        return make_batch(plan, store, labels_of, normalise, masked)
+        return make_batch(plan, store, labels_of, normalise, rounded)
 
     updater = Updater(model, method, schedule.steps, batch_of, loss_of or (lambda *a: ctc_loss(*a)), world)
     outcome, resumed = _restored(model, updater, state, world)

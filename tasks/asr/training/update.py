@@ -19,7 +19,7 @@ import torch
 
 from tasks.asr.training.augment import Example
 from tasks.asr.training.batching import Batch, cut_batches, rounded_up
-from tasks.asr.training.feature_encoder import train_frames_first
+from tasks.asr.training.feature_encoder import can_train_frames_first, train_frames_first
 from tasks.asr.training.freeze import Freezer, Trainable, head_of
 from tasks.asr.training.processes import World
 from tasks.asr.training.specaugment import Masking, SpecAugment
@@ -48,6 +48,13 @@ class Method:
     gradient_checkpointing: bool = False
     trainable: Trainable = field(default_factory=Trainable)
     masking: Masking = field(default_factory=Masking)
+
+    def frames_first(self, model: Any, device: str) -> bool:
+        """Whether `model` is trained with its convolutions rewritten (`tasks.asr.training.feature_encoder`):
+        any number of samples then costs the same, and batches need no rounding.
+        """
+        plain = self.precision == "fp32" and not self.gradient_checkpointing
+        return plain and torch.device(device).type == "cpu" and can_train_frames_first(model)
 
 
 class Updater:
@@ -80,9 +87,9 @@ class Updater:
             model.gradient_checkpointing_enable({"use_reentrant": False})
         device = torch.device(world.device).type
         check_precision(method.precision, device)
-        plain = device == "cpu" and method.precision == "fp32" and not method.gradient_checkpointing
-        self._undo = train_frames_first(model) if plain else lambda: None
+        self._undo = train_frames_first(model) if method.frames_first(model, device) else lambda: None
         self.scaler = torch.amp.GradScaler(device, enabled=method.precision == "fp16")
+        self._divides = device == "cpu" and not self.scaler.is_enabled()
         self.optimizer = torch.optim.AdamW(
             self._groups(), lr=0.0, betas=_BETAS, weight_decay=_WEIGHT_DECAY, fused=True
         )
@@ -108,10 +115,7 @@ class Updater:
             self.optimizer.zero_grad(set_to_none=True)
         assert gathered is not None
         loss, audio_s = self.world.sum_gradients(self.freezer.weights, gathered)
-        self.scaler.unscale_(self.optimizer)
-        torch.nn.utils.clip_grad_norm_(self.model.parameters(), _CLIP_NORM)
-        self.scaler.step(self.optimizer)
-        self.scaler.update()
+        self._step()
         self.optimizer.zero_grad(set_to_none=True)
         return loss, audio_s
 
@@ -146,6 +150,20 @@ class Updater:
         groups = [{"params": body, "factor": 1.0}, {"params": head, "factor": self.method.head_factor}]
         return [group for group in groups if group["params"]]
 
+    def _step(self) -> None:
+        """An optimizer step along the clipped gradient."""
+        if self._divides and self.optimizer.defaults.get("fused"):
+            gradients = [weight.grad for weight in self.model.parameters() if weight.grad is not None]
+            norm = torch.nn.utils.get_total_norm(gradients)
+            # As clip_grad_norm_ does it, but in the pass that the fused step makes anyway.
+            self.optimizer.grad_scale = ((norm + 1e-6) / _CLIP_NORM).clamp(min=1.0)  # type: ignore[attr-defined]
+            self.optimizer.step()
+            return
+        self.scaler.unscale_(self.optimizer)
+        torch.nn.utils.clip_grad_norm_(self.model.parameters(), _CLIP_NORM)
+        self.scaler.step(self.optimizer)
+        self.scaler.update()
+
     def _cut(self, plan: tuple[Example, ...]) -> list[tuple[Example, ...]]:
         return [plan] if _padded_s(plan) <= self.micro_s else cut_batches(plan, self.micro_s)
 
@@ -163,7 +181,7 @@ class Updater:
                     loss = self.loss_of(self.model, batch) * (len(piece) / utterances)
                 self.scaler.scale(loss).backward()  # type: ignore[no-untyped-call]
                 loss_sum += loss.item()
-                audio_s += float(batch.mask.sum()) / SAMPLE_RATE_HZ
+                audio_s += sum(example.samples for example in piece) / SAMPLE_RATE_HZ
         except (RuntimeError, MemoryError) as error:
             if not is_out_of_memory(error):
                 raise
