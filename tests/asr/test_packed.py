@@ -44,7 +44,9 @@ def grid_of(model: Any) -> Grid:
 def clips(grid: Grid) -> list[Any]:
     """One frame, some frames, several blocks of frames."""
     rng = np.random.default_rng(1)
-    return [rng.standard_normal(n).astype(np.float32) for n in (grid.field, 5_321, grid.samples(1_500), 9_999)]
+    return [
+        rng.standard_normal(n).astype(np.float32) for n in (grid.field, 5_321, grid.samples(1_500), 9_999)
+    ]
 
 
 def alone(model: Any, audio: list[Any]) -> list[Any]:
