@@ -5,16 +5,19 @@
 A recording up to `WINDOW_S` goes through the recogniser whole and says what `OnnxRecogniser` and
 `TorchRecogniser` say. A longer one goes in overlapping windows, normalised by the level of the whole
 recording; their logits are cut in the middle of the overlaps and joined. The joined logits are decoded
-and aligned from pause to pause, so memory does not grow with the recording, apart from its text. The
-command is `malgil asr transcribe` (flows/asr_commands.py).
+and aligned from pause to pause, so memory does not grow with the recording, apart from its text. Where
+there is more than one core, the next recordings are read and the last ones decoded while the recogniser
+computes; what comes out does not depend on it. The command is `malgil asr transcribe`
+(flows/asr_commands.py).
 """
 
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -26,6 +29,7 @@ from tasks.asr.recordings.formats import Interval, Transcription
 from tasks.asr.recordings.recording import Recording, read_header, stretches, survey
 from tasks.asr.recordings.sources import Failure, Source
 from tasks.asr.recordings.windows import Window, pause_frame, plan_windows
+from tasks.asr.threads import thread_count
 from tasks.asr.training.augment import normalised
 from tasks.data.audio import SAMPLE_RATE_HZ
 from tasks.errors import DataError, MalgilError, ModelError, explain_os_error
@@ -38,6 +42,7 @@ OVERLAP_S = 4.0  # two seconds of context on both sides of a cut
 _PAUSE_S = 0.5  # a stretch without characters that ends a word, space or not
 _SILENT_PEAK = 8 / 32768  # -72 dBFS: digital silence, dither included; nothing is asked of the model
 _NEVER = -30.0  # logit of what cannot be, against 0 for what must
+_AHEAD = 2  # pools handed over and not yet decoded: the second one fills the workers as the first runs dry
 
 
 def transcribe(
@@ -55,11 +60,17 @@ def transcribe(
         progress: told of every second of audio done.
     """
     runner = _Runner(acoustic, window_s, overlap_s, progress)
-    for source in sources:
-        runner.add(source)
+    try:
+        for source in sources:
+            runner.add(source)
+            yield from runner.finished()
+        runner.run()
+        while runner.running:
+            runner.take()
+            yield from runner.finished()
         yield from runner.finished()
-    runner.run()
-    yield from runner.finished()
+    finally:
+        runner.close()
 
 
 def total_seconds(sources: Iterable[Source | Failure]) -> int:
@@ -72,8 +83,16 @@ def total_seconds(sources: Iterable[Source | Failure]) -> int:
     return int(seconds)
 
 
+class _Running(NamedTuple):
+    """A pool of windows whose logits are being computed: those of the windows that are `heard`."""
+
+    pool: list[tuple[_Job, Window, Audio]]
+    heard: list[bool]
+    logits: Callable[[], list[Logits]]
+
+
 class _Runner:
-    """Collects windows of several recordings, runs them together and hands the logits back."""
+    """Collects windows of several recordings, runs them together and hands the logits back, in order."""
 
     def __init__(
         self, acoustic: Acoustic, window_s: float, overlap_s: float, progress: Progress | None
@@ -84,6 +103,13 @@ class _Runner:
         self.jobs: deque[_Job | Failure] = deque()
         self.pool: list[tuple[_Job, Window, Audio]] = []
         self.pool_s = self.done_s = 0.0
+        self.running: deque[_Running] = deque()
+        self._beside = ThreadPoolExecutor(_AHEAD, "malgil-asr-pool") if thread_count() > 1 else None
+
+    def close(self) -> None:
+        """Lets go of what still waits to run."""
+        if self._beside:
+            self._beside.shutdown(wait=False, cancel_futures=True)
 
     def add(self, source: Source | Failure) -> None:
         """Reads a recording; runs the pool whenever it is full."""
@@ -110,21 +136,34 @@ class _Runner:
     def _windows(self, job: _Job) -> Iterator[tuple[Window, Audio]]:
         grid, recording = self.acoustic.grid, job.recording
         windows = plan_windows(job.frames, self.longest, self.overlap)
-        if recording.audio is not None:
-            yield windows[0], _long_enough(recording.audio, grid.field)
+        if job.audio is not None:
+            yield windows[0], job.audio
             return
         starts = [window.first * grid.stride for window in windows]
         ranges = ((start, start + grid.samples(self.longest)) for start in starts)
         yield from zip(windows, stretches(recording, ranges), strict=True)
 
     def run(self) -> None:
-        """Logits of every window of the pool, each to its recording."""
+        """Hands the pool over, and takes back the oldest one where enough are running."""
         pool, self.pool, self.pool_s = self.pool, [], 0.0
         heard = [bool(np.abs(audio).max() > _SILENT_PEAK) for _, _, audio in pool]
         inputs = [
             job.prepared(audio) for (job, _, audio), is_heard in zip(pool, heard, strict=True) if is_heard
         ]
-        logits = iter(self.acoustic.logits(inputs))
+        if self._beside:
+            self.running.append(
+                _Running(pool, heard, self._beside.submit(self.acoustic.logits, inputs).result)
+            )
+        else:
+            found = self.acoustic.logits(inputs)
+            self.running.append(_Running(pool, heard, lambda: found))
+        while len(self.running) >= (_AHEAD if self._beside else 1):
+            self.take()
+
+    def take(self) -> None:
+        """Logits of every window of the oldest pool, each to its recording."""
+        pool, heard, computed = self.running.popleft()
+        logits = iter(computed())
         for (job, window, _), is_heard in zip(pool, heard, strict=True):
             own = next(logits) if is_heard else self._blank(window)
             try:
@@ -161,10 +200,9 @@ class _Job:
 
     def __init__(self, recording: Recording, acoustic: Acoustic, longest: int) -> None:
         self.recording, self.acoustic, self.longest = recording, acoustic, longest
-        samples = recording.samples
-        if recording.audio is not None:
-            samples = len(_long_enough(recording.audio, acoustic.grid.field))
-        self.frames = acoustic.grid.frames(samples)
+        # all of a short recording, None of a long one
+        self.audio = None if recording.audio is None else _long_enough(recording.audio, acoustic.grid.field)
+        self.frames = acoustic.grid.frames(recording.samples if self.audio is None else len(self.audio))
         self.error: MalgilError | None = None
         self.taken = 0  # frames decoded or waiting
         self.pending: Logits = np.zeros((0, len(acoustic.vocabulary.symbols)), np.float32)
@@ -182,7 +220,7 @@ class _Job:
         """The audio of a window as the model wants it; a long recording has one level throughout."""
         if not self.acoustic.normalise:
             return audio
-        if self.recording.audio is not None:
+        if self.audio is not None:
             return normalised(audio)
         deviation = np.sqrt(self.recording.variance + 1e-7)  # as `normalised` does
         scaled: Audio = ((audio - self.recording.mean) / deviation).astype(np.float32)
@@ -254,7 +292,7 @@ class _Job:
 def _long_enough(audio: Audio, field: int) -> Audio:
     """With zeros behind a clip that is too short for a frame."""
     audio = check_audio(audio if len(audio) else np.zeros(1, np.float32))
-    return np.pad(audio, (0, max(0, field - len(audio))))
+    return audio if len(audio) >= field else np.pad(audio, (0, field - len(audio)))
 
 
 def _off_the_grid(frames: int, window: Window, acoustic: Acoustic) -> ModelError:

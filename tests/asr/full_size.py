@@ -13,14 +13,18 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import soundfile
 import torch
 from transformers import Wav2Vec2Config, Wav2Vec2ForCTC
 
 from tasks.asr.checkpoints.checkpoint import Vocabulary, describe, save_checkpoint
-from tasks.asr.engines.torch_model import TorchRecogniser
+from tasks.asr.engines.acoustic import load_acoustic
+from tasks.asr.recordings.formats import Transcription
+from tasks.asr.recordings.sources import Source
 from tasks.asr.threads import use_threads
 from tasks.asr.training.augment import Example
 from tasks.asr.training.batching import AudioStore, ctc_loss, make_batch, uses_mask
+from tasks.asr.transcribe import transcribe as results
 
 SECONDS = 2.5
 VOCABULARY = Vocabulary.of_symbols(tuple(chr(0xAC00 + 9 * index) for index in range(1_200)))
@@ -77,8 +81,12 @@ def train(folder: Path) -> dict[str, Any]:
 
 def transcribe(folder: Path) -> dict[str, Any]:
     """The road that `malgil asr transcribe --backend torch` takes."""
-    recogniser = TorchRecogniser(folder)
-    texts = recogniser.transcribe([audio(), audio()[:20_000]])
+    sources = []
+    for number, clip in enumerate((audio(), audio()[:20_000])):
+        sources.append(Source(str(number), folder / f"{number}.wav", Path(str(number))))
+        soundfile.write(sources[-1].path, clip, 16_000)
+    found = results(sources, load_acoustic(folder, "torch", 10.0, use_search=True))
+    texts = [result.text for result in found if isinstance(result, Transcription)]
     return {"texts": texts, "peak_gib": peak_gib()}
 
 

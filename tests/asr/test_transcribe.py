@@ -185,16 +185,19 @@ def test_a_short_recording_says_what_the_recognisers_say(
         assert any(text for text, _ in said)
 
 
-def test_a_batch_says_what_each_says_alone(checkpoint: Path, noises: list[Path]) -> None:
+def test_a_batch_says_what_each_says_alone(
+    checkpoint: Path, noises: list[Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
     acoustic = TorchAcoustic(checkpoint, 10.0, use_search=False)
     batches: list[int] = []
-    inner = acoustic.model.forward
+    assert acoustic.packed
+    inner = acoustic.packed.logits
 
-    def counted(inputs: torch.Tensor, **more: Any) -> Any:
-        batches.append(len(inputs))
-        return inner(inputs, **more)
+    def counted(clips: Sequence[Array]) -> list[Array]:
+        batches.append(len(clips))
+        return inner(clips)
 
-    acoustic.model.forward = counted
+    monkeypatch.setattr(acoustic.packed, "logits", counted)
     together = run(noises, acoustic, window_s=3.0, overlap_s=1.0)
     assert max(batches) > 2
     alone = [run([path], acoustic, window_s=3.0, overlap_s=1.0)[0] for path in noises]

@@ -92,12 +92,17 @@ def best_path(logits: Array, blank_id: int = 0) -> tuple[list[int], list[Span]]:
     hundredth of its time.
     """
     best = logits.argmax(axis=-1)
-    edges = np.flatnonzero(np.diff(best, prepend=-1, append=-1)).tolist()
-    shifted = logits.astype(np.float64) - logits.max(axis=-1, keepdims=True)
-    posteriors = 1.0 / np.exp(shifted).sum(axis=-1)
-    runs = [(int(best[start]), start, end) for start, end in pairwise(edges) if best[start] != blank_id]
-    spans = [Span(start, end, float(posteriors[start:end].mean())) for _, start, end in runs]
-    return [label for label, _, _ in runs], spans
+    edges = np.flatnonzero(np.diff(best, prepend=-1, append=-1))
+    said = np.flatnonzero(best[edges[:-1]] != blank_id)
+    starts, ends = edges[said], edges[said + 1]
+    spoken = logits[best != blank_id].astype(np.float64)  # the runs, one after the other
+    if not len(spoken):
+        return [], []
+    posteriors = 1.0 / np.exp(spoken - spoken.max(axis=-1, keepdims=True)).sum(axis=-1)
+    lengths = ends - starts
+    means = np.add.reduceat(posteriors, np.cumsum(lengths) - lengths) / lengths
+    spans = map(Span, starts.tolist(), ends.tolist(), means.tolist())
+    return best[starts].tolist(), list(spans)
 
 
 def _path(came: Array, last: int) -> Array:

@@ -24,9 +24,9 @@ from tasks.errors import ModelError
 
 Audio = np.ndarray[Any, np.dtype[np.float32]]
 Logits = np.ndarray[Any, np.dtype[np.float32]]
-# Windows of so much audio are computed together: enough that a sorted batch pads little and that every
-# worker has something to do until the end.
-POOL_S = 160.0
+# Windows of so much audio are handed over together: enough to give every worker something to do, and little
+# enough that the next are read, and the last decoded, meanwhile.
+POOL_S = 60.0
 BACKENDS = ("onnx", "torch")
 
 

@@ -83,18 +83,26 @@ def for_inference(model: Any) -> Any:
     """`model` itself, with what can be replaced replaced; it can no longer be trained or saved."""
     base = model.base_model
     layers = base.feature_extractor.conv_layers
-    if all(_is_product(layer) for layer in layers):
+    if all(is_product(layer) for layer in layers):
         base.feature_extractor = ChannelsLastEncoder(layers)
         if shape_of(model):  # what levels the input of a streaming checkpoint hung on the module replaced
             level_input(model)
-    for module in base.encoder.modules():
-        for name, conv in list(module.named_children()):
-            if hasattr(conv, "parametrizations") and type_before_parametrizations(conv) is nn.Conv1d:
-                setattr(module, name, _multiplied_out(conv))
+    multiply_out(model)
     return model.eval()
 
 
-def _is_product(layer: Any) -> bool:
+def multiply_out(model: Any) -> None:
+    """Multiplies the weights of the positional convolution out once, rather than on every call."""
+    for module in model.base_model.encoder.modules():
+        for name, conv in list(module.named_children()):
+            if hasattr(conv, "parametrizations") and type_before_parametrizations(conv) is nn.Conv1d:
+                setattr(module, name, _multiplied_out(conv))
+
+
+def is_product(layer: Any) -> bool:
+    """Whether a layer of the feature encoder is a convolution without padding, then layer norm: matrix
+    products, each frame from its own samples alone.
+    """
     conv = layer.conv
     return (
         isinstance(getattr(layer, "layer_norm", None), nn.LayerNorm)

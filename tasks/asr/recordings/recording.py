@@ -59,8 +59,9 @@ def survey(path: Path, name: str, keep: int) -> Recording:
     samples, total, squares = 0, 0.0, 0.0
     for block in blocks(path, name):
         samples += len(block)
-        total += float(block.sum(dtype=np.float64))
-        squares += float(np.square(block, dtype=np.float64).sum())
+        exact = block.astype(np.float64)
+        total += float(exact.sum())
+        squares += float(exact @ exact)
         kept = [*kept, block] if kept is not None and samples <= keep else None
     mean = total / max(1, samples)
     return Recording(
