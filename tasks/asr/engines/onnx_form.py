@@ -5,8 +5,6 @@ What it computes is what the model computes, beyond rounding. On top of `channel
 - The input is cut once to whole strides of every layer, so that no reshape below it asks for a shape: shape
   arithmetic was every second node, and short utterances paid for it.
 - Attention is one operator between four products, and never writes the scores to memory.
-- The positional convolution gives several frames per position, so that what it looks at is laid out once for
-  all of them.
 """
 
 from __future__ import annotations
@@ -20,8 +18,6 @@ from torch import nn
 
 from tasks.asr.engines.channels_last import ChannelsLastEncoder, for_inference
 from tasks.asr.streaming.shape import level_input, shape_of
-
-_FRAMES_AT_ONCE = 8  # of the positional convolution; 4 to 8 take 0.75 of the time of 1
 
 
 def for_onnx(model: Any) -> Any:
@@ -38,8 +34,6 @@ def for_onnx(model: Any) -> Any:
         for name, child in list(module.named_children()):
             if model._supports_sdpa and all(hasattr(child, part) for part in _Attention.PARTS):
                 setattr(module, name, _Attention(child))
-            elif _is_positional(child):
-                setattr(module, name, _PositionalConvolution(child))
     return model.eval()
 
 
@@ -167,45 +161,3 @@ class _AttentionOperator(torch.autograd.Function):
         found = g.op("com.microsoft::MultiHeadAttention", query, key, value, num_heads_i=heads, scale_f=scale)
         found.setType(query.type())
         return found
-
-
-class _PositionalConvolution(nn.Module):
-    """A grouped convolution that gives as many frames as it takes, and its activation.
-
-    Each position of the convolution here gives `_FRAMES_AT_ONCE` of them: the same weights, once for each,
-    shifted by one frame.
-    """
-
-    def __init__(self, embedding: Any) -> None:
-        super().__init__()
-        conv, at_once = embedding.conv, _FRAMES_AT_ONCE
-        (kernel,), (padding,) = conv.kernel_size, conv.padding
-        self.channels = conv.out_channels
-        self.pads = (padding, at_once - 2 + kernel - padding)
-        self.conv = nn.Conv1d(
-            conv.in_channels,
-            conv.out_channels * at_once,
-            kernel + at_once - 1,
-            stride=at_once,
-            groups=conv.groups,
-            bias=conv.bias is not None,
-        )
-        shifted = [F.pad(conv.weight.detach(), (shift, at_once - 1 - shift)) for shift in range(at_once)]
-        with torch.no_grad():
-            self.conv.weight.copy_(torch.stack(shifted, dim=1).flatten(0, 1))
-            if conv.bias is not None and self.conv.bias is not None:
-                self.conv.bias.copy_(conv.bias.repeat_interleave(at_once))
-        self.activation = embedding.activation
-
-    def forward(self, hidden_states: torch.Tensor) -> torch.Tensor:
-        """(batch, frames, channels) to the same."""
-        found = self.activation(self.conv(F.pad(hidden_states.transpose(1, 2), self.pads)))
-        positions = _reshape(found.transpose(1, 2), self.channels, _FRAMES_AT_ONCE)
-        frames = _reshape(positions.transpose(2, 3), self.channels)
-        return frames[:, : hidden_states.shape[1]]
-
-
-def _is_positional(module: Any) -> bool:
-    """Whether it is one convolution over time of odd or even width, without a norm of its own."""
-    names = {name for name, _ in module.named_children()}
-    return names == {"conv", "padding", "activation"} and type(module.conv) is nn.Conv1d
