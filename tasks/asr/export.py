@@ -2,12 +2,11 @@
 
     python -m tasks.asr.export
 
-Both are compared with torch on every export, within bounds from params.yaml. The legacy exporter is used on
-purpose: the quantiser's preparation fails on the graphs of the new one (torch 2.13). The graph is that of
-`tasks.asr.engines.channels_last`: the feature encoder with layer norm is matrix products, and attention is
-one operator of ONNX Runtime. The feature encoder stays fp32, and so do convolutions, because int8 ones are
-slower on a CPU. A file takes one utterance, or several of equal length: there is no mask to get wrong. Its
-metadata hold what is needed to use it alone.
+Both are compared with torch on every export, within bounds from params.yaml. The legacy exporter is used
+on purpose: the quantiser's preparation fails on the graphs of the new one (torch 2.13). The graph is that
+of `tasks.asr.engines.onnx_form`, and `tasks.asr.engines.onnx_int8` says what is int8. A file takes one
+utterance, or several of equal length: there is no mask to get wrong. Its metadata hold what is needed to use
+it alone.
 """
 
 from __future__ import annotations
@@ -16,10 +15,7 @@ import base64
 import copy
 import json
 import logging
-import tempfile
 import warnings
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -27,8 +23,6 @@ from typing import Any, NamedTuple
 import numpy as np
 import onnx
 import torch
-from onnxruntime.quantization import QuantType, quantize_dynamic
-from onnxruntime.quantization.shape_inference import quant_pre_process
 
 from tasks.artifacts import digest_folder, new_folder, sha256_file, write_json
 from tasks.asr.checkpoints.checkpoint import Checkpoint, load_checkpoint
@@ -36,7 +30,8 @@ from tasks.asr.checkpoints.vocabulary import TOKENIZER, write_vocabulary
 from tasks.asr.decoding import language_model
 from tasks.asr.decoding.decode import SearchOptions
 from tasks.asr.decoding.word_search import WordSearchOptions, unit_of
-from tasks.asr.engines.channels_last import for_inference, use_onnx_attention
+from tasks.asr.engines.onnx_form import for_onnx
+from tasks.asr.engines.onnx_int8 import quantise
 from tasks.asr.engines.onnx_model import FP32_NAME, ONNX_NAME
 from tasks.asr.threads import thread_count, use_threads
 from tasks.data.espeak import SAMPLE_RATE_HZ
@@ -49,7 +44,6 @@ log = logging.getLogger("malgil.asr.export")
 # number.
 _PROBE_SAMPLES = (1_234, 16_000, 77_777)
 _TRACED_SAMPLES = 32_000
-_FRONT = "/feature_extractor/"  # in the names of the feature encoder's nodes
 _MOST_BYTES = 2_000_000_000  # of a Protobuf message, with a little room for the graph
 
 
@@ -138,8 +132,7 @@ def to_onnx(checkpoint: Checkpoint, path: Path, opset: int) -> None:
     """fp32 graph `input_values` (batch, samples) → `logits` (batch, frames, vocabulary), both lengths
     free.
     """
-    model = for_inference(copy.deepcopy(checkpoint.model))
-    use_onnx_attention(model)
+    model = for_onnx(copy.deepcopy(checkpoint.model))
     example = torch.randn(1, _TRACED_SAMPLES, generator=torch.Generator().manual_seed(0))
     with torch.inference_mode(), warnings.catch_warnings():
         warnings.simplefilter(
@@ -154,27 +147,6 @@ def to_onnx(checkpoint: Checkpoint, path: Path, opset: int) -> None:
             input_names=["input_values"],
             output_names=["logits"],
             dynamic_axes={"input_values": {0: "batch", 1: "samples"}, "logits": {0: "batch", 1: "frames"}},
-        )
-
-
-def quantise(source: Path, target: Path) -> None:
-    """Dynamic int8 of MatMul and Gemm weights, per channel, but of the feature encoder's.
-
-    Its products stay fp32 like the convolutions they stand for: their inputs, samples above all, lose more
-    in 8 bits than the encoder's.
-    """
-    with tempfile.TemporaryDirectory() as scratch, _without_warnings():
-        prepared = Path(scratch) / "prepared.onnx"
-        # the symbolic inference fails on a conformer's shapes, and a quantiser of MatMul does not need them
-        quant_pre_process(str(source), str(prepared), skip_symbolic_shape=True)
-        kept = [node.name for node in onnx.load(str(prepared)).graph.node if _FRONT in node.name]
-        quantize_dynamic(
-            str(prepared),
-            str(target),
-            op_types_to_quantize=["MatMul", "Gemm"],
-            per_channel=True,
-            weight_type=QuantType.QInt8,
-            nodes_to_exclude=kept,
         )
 
 
@@ -216,16 +188,6 @@ def _check_size(checkpoint: Checkpoint) -> None:
             "an ONNX file holds at most 2 GB, which is 500 million in fp32",
             "serve the checkpoint itself (`malgil asr transcribe --backend torch`), or train a smaller one",
         )
-
-
-@contextmanager
-def _without_warnings() -> Iterator[None]:
-    """The quantiser warns of every tensor that is not a constant weight, which is what is asked for."""
-    logging.disable(logging.WARNING)
-    try:
-        yield
-    finally:
-        logging.disable(logging.NOTSET)
 
 
 def _metadata(loaded: Checkpoint, checkpoint: Path) -> dict[str, Any]:

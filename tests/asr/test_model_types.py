@@ -1,5 +1,6 @@
 """Every type of checkpoint, with layer norm and group norm: batches, fine-tuning, export."""
 
+import copy
 import json
 from pathlib import Path
 
@@ -10,6 +11,7 @@ import torch
 
 from tasks.asr.checkpoints.checkpoint import MODEL_TYPES, Vocabulary, load_checkpoint
 from tasks.asr.engines.channels_last import ChannelsLastEncoder, for_inference
+from tasks.asr.engines.onnx_form import WholeStrides, for_onnx
 from tasks.asr.engines.onnx_model import FILES
 from tasks.asr.engines.torch_model import OnnxRecogniser, TorchRecogniser, recognise
 from tasks.asr.export import export
@@ -130,7 +132,10 @@ def test_the_form_for_inference_computes_what_the_model_computes(kind: str, norm
         inputs = torch.from_numpy(np.stack([clips()[0], clips()[4][:5_321]]))
         with torch.inference_mode():
             plain = model(inputs).logits
-            found = for_inference(model)(inputs).logits
-        replaced = isinstance(model.base_model.feature_extractor, ChannelsLastEncoder)
-        assert replaced == (norm == "layer" or kind == "data2vec-audio")
-        assert torch.allclose(found, plain, atol=TOLERANCE) and plain.std() > 10 * TOLERANCE
+        for form, encoder in ((for_inference, ChannelsLastEncoder), (for_onnx, WholeStrides)):
+            other = form(copy.deepcopy(model))
+            with torch.inference_mode():
+                found = other(inputs).logits
+            replaced = isinstance(other.base_model.feature_extractor, encoder)
+            assert replaced == (norm == "layer" or kind == "data2vec-audio")
+            assert torch.allclose(found, plain, atol=TOLERANCE) and plain.std() > 10 * TOLERANCE

@@ -3,8 +3,7 @@
 Two parts of a wav2vec2-style model are replaced. The feature encoder with layer norm becomes plain matrix
 products on (frames, channels), because the norm wants channels last and the convolutions, which want them
 first, make it turn its largest arrays twice per layer. The weights of the positional convolution, which
-are a direction and a length while it learns, are multiplied out once and not on every call. Attention is
-the model's own, or one operator of ONNX Runtime in a graph that is exported. No command.
+are a direction and a length while it learns, are multiplied out once and not on every call. No command.
 """
 
 from __future__ import annotations
@@ -15,11 +14,8 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 from torch.nn.utils.parametrize import type_before_parametrizations
-from transformers import AttentionInterface
 
 from tasks.asr.streaming.shape import level_input, shape_of
-
-ONNX_ATTENTION = "malgil_onnx"
 
 
 class ChannelsLastEncoder(nn.Module):
@@ -125,50 +121,3 @@ def _multiplied_out(conv: nn.Conv1d) -> nn.Conv1d:
         if conv.bias is not None and plain.bias is not None:
             plain.bias.copy_(conv.bias)
     return plain
-
-
-class _OnnxAttention(torch.autograd.Function):
-    """Attention that an exported graph holds as one operator, which never writes the scores to memory."""
-
-    @staticmethod
-    def forward(
-        ctx: Any, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, heads: int, scale: float
-    ) -> torch.Tensor:
-        """All (batch, frames, heads * width)."""
-        shape = (*query.shape[:2], heads, -1)
-        q, k, v = (t.reshape(shape).transpose(1, 2) for t in (query, key, value))
-        return F.scaled_dot_product_attention(q, k, v, scale=scale).transpose(1, 2).flatten(2)
-
-    @staticmethod
-    def symbolic(g: Any, query: Any, key: Any, value: Any, heads: int, scale: float) -> Any:
-        """ONNX Runtime's `com.microsoft.MultiHeadAttention`, listed among its contributed operators."""
-        found = g.op("com.microsoft::MultiHeadAttention", query, key, value, num_heads_i=heads, scale_f=scale)
-        found.setType(query.type())
-        return found
-
-
-def _onnx_attention(
-    module: nn.Module,
-    query: torch.Tensor,
-    key: torch.Tensor,
-    value: torch.Tensor,
-    attention_mask: torch.Tensor | None,
-    scaling: float | None = None,
-    **more: Any,
-) -> tuple[torch.Tensor, None]:
-    """As transformers calls it: (batch, heads, frames, width) to (batch, frames, heads, width)."""
-    batch, heads, _, width = query.shape
-    flat = [t.transpose(1, 2).reshape(batch, -1, heads * width) for t in (query, key, value)]
-    scale = float(scaling or width**-0.5)
-    found = _OnnxAttention.apply(*flat, int(heads), scale)  # type: ignore[no-untyped-call]
-    return found.reshape(batch, -1, heads, width), None
-
-
-AttentionInterface.register(ONNX_ATTENTION, _onnx_attention)
-
-
-def use_onnx_attention(model: Any) -> None:
-    """Makes a model that is to be exported attend by the operator; types with an attention of their own
-    attend in plain steps. The scaled-dot-product path would trace its mask decisions into the graph.
-    """
-    model.set_attn_implementation(ONNX_ATTENTION if model._supports_sdpa else "eager")
