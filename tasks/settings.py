@@ -86,7 +86,7 @@ class EmbedAsr(Section):
 class Prepare(Section):
     """Which text normalisers are applied before training."""
 
-    normaliser: Literal["ko-1", "ko-2"] = setting(
+    normaliser: Literal["ko-1", "ko-2", "ko-3"] = setting(
         "chain of text normalisers (docs/reference/normalisers.md)", "–"
     )
     inverse_normaliser: Literal["itn-ko-1"] = setting("version of the spoken-to-written normaliser", "–")
