@@ -37,6 +37,15 @@ class Corpus(Section):
         "data set with an audio column: a Hub id (`id@revision` for one revision) or a local folder",
         "path or id",
     )
+    audio_column: str = setting(
+        "column of your table or data set with the audio; empty: looked for under the usual names", "–"
+    )
+    transcript_column: str = setting("the same for what is said", "–")
+    speaker_column: str = setting("the same for who says it", "–")
+    split_column: str = setting("the same for the split", "–")
+    readings: str = setting(
+        "your own table of words and how they are said (columns written, spoken); empty for none", "path"
+    )
     seed: int = setting("seed of sentences, voices, noise and silence", "–", ge=0)
     train_sentences: int = setting("distinct sentences in the train split", "sentences", ge=8)
     validation_sentences: int = setting("distinct sentences in the validation split", "sentences", ge=4)
