@@ -28,7 +28,7 @@ import soundfile
 from asr_from_scratch import commit, cpu_name
 
 from tasks.artifacts import read_json, write_json
-from tasks.asr.checkpoint import thread_count, use_threads
+from tasks.asr.checkpoints.checkpoint import thread_count, use_threads
 from tasks.asr.prepared import read_prepared
 from tasks.data.audio import SAMPLE_RATE_HZ
 
@@ -214,8 +214,8 @@ def _pipeline_runs(
 
 def _our_run(backend: str, model: Path, files: Sequence[Path]) -> Callable[[], list[str]]:
     """`malgil asr transcribe --decoder greedy` without the start of its process, as for the peer."""
-    from tasks.asr.acoustic import load_acoustic
-    from tasks.asr.sources import Source
+    from tasks.asr.engines.acoustic import load_acoustic
+    from tasks.asr.recordings.sources import Source
     from tasks.asr.transcribe import transcribe
 
     acoustic = load_acoustic(model, backend, batch_seconds=10.0, use_search=False)

@@ -28,8 +28,8 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 
 from tasks.artifacts import write_json
 from tasks.asr.duplicates import find_duplicates
+from tasks.asr.embedding.same_recording import outline, same_recording
 from tasks.asr.provenance import git_commit, machine, versions
-from tasks.asr.same_recording import outline, same_recording
 from tasks.data.audio import SAMPLE_RATE_HZ, read_audio
 from tasks.data.manifest import read_manifest
 from tasks.params import load

@@ -31,14 +31,14 @@ import torch
 from transformers import Trainer, TrainerCallback, TrainingArguments
 
 from tasks.artifacts import write_json
-from tasks.asr.augment import NO_AUGMENTATION, Example, normalised
-from tasks.asr.batching import AudioStore, Batch, ctc_loss, make_batch, plan_batches
-from tasks.asr.checkpoint import Vocabulary, load_encoder, normalises, use_threads
-from tasks.asr.labels import encode_all
+from tasks.asr.checkpoints.checkpoint import Vocabulary, load_encoder, normalises, use_threads
+from tasks.asr.checkpoints.labels import encode_all
 from tasks.asr.prepared import read_prepared
-from tasks.asr.processes import World
 from tasks.asr.provenance import git_commit, machine, versions
-from tasks.asr.update import Method, Updater
+from tasks.asr.training.augment import NO_AUGMENTATION, Example, normalised
+from tasks.asr.training.batching import AudioStore, Batch, ctc_loss, make_batch, plan_batches
+from tasks.asr.training.processes import World
+from tasks.asr.training.update import Method, Updater
 from tasks.data.espeak import SAMPLE_RATE_HZ
 
 ASKED = 1.5
@@ -118,7 +118,7 @@ class _Speed(NamedTuple):
 
 
 class _Ours:
-    """Updates of `tasks.asr.update` on batches of similar length."""
+    """Updates of `tasks.asr.training.update` on batches of similar length."""
 
     def __init__(
         self, model: Any, store: AudioStore, labels: list[list[int]], normalise: bool, batch_seconds: float

@@ -14,12 +14,12 @@ from pathlib import Path
 from typing import Any
 
 from tasks.artifacts import write_json
-from tasks.asr.hot_words import WEIGHT
-from tasks.asr.metrics import cer
+from tasks.asr.decoding.hot_words import WEIGHT
+from tasks.asr.decoding.search import Wanted, choose_search
+from tasks.asr.engines.onnx_model import OnnxRecogniser
 from tasks.asr.ngrams import said
-from tasks.asr.onnx_model import OnnxRecogniser
 from tasks.asr.prepared import read_prepared
-from tasks.asr.search import Wanted, choose_search
+from tasks.asr.quality.metrics import cer
 from tasks.data.espeak import Synthesiser
 from tasks.errors import DataError
 

@@ -21,13 +21,13 @@ from typing import Any
 import numpy as np
 
 from tasks.artifacts import write_json
-from tasks.asr.decode import BeamSearch, greedy
-from tasks.asr.metrics import cer, wer
+from tasks.asr.checkpoints.vocabulary import Vocabulary
+from tasks.asr.decoding.decode import BeamSearch, greedy
+from tasks.asr.decoding.word_search import make_search
+from tasks.asr.engines.onnx_model import OnnxRecogniser
 from tasks.asr.ngrams import said, symbol_ngrams, word_ngrams
-from tasks.asr.onnx_model import OnnxRecogniser
 from tasks.asr.prepared import read_prepared
-from tasks.asr.vocabulary import Vocabulary
-from tasks.asr.word_search import make_search
+from tasks.asr.quality.metrics import cer, wer
 from tasks.progress import Progress
 
 HELD_OUT = 10  # every so many words, by the alphabet

@@ -23,11 +23,11 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 
 from tasks.artifacts import write_json
 from tasks.asr.embed import Embedded, embed
-from tasks.asr.encoder import load_encoder_layers
-from tasks.asr.intervals import FEW_BLOCKS
+from tasks.asr.embedding.encoder import load_encoder_layers
+from tasks.asr.embedding.retrieval import Retrieval, centred, same_speaker_retrieval
 from tasks.asr.provenance import git_commit, machine, versions
-from tasks.asr.retrieval import Retrieval, centred, same_speaker_retrieval
-from tasks.asr.sources import Source
+from tasks.asr.quality.intervals import FEW_BLOCKS
+from tasks.asr.recordings.sources import Source
 from tasks.data.manifest import read_manifest
 from tasks.progress import Progress
 

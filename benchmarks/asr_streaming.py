@@ -26,17 +26,17 @@ import torch
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
 from tasks.artifacts import write_json
-from tasks.asr import language_model
-from tasks.asr.checkpoint import Checkpoint, load_checkpoint
-from tasks.asr.decode import BeamSearch, greedy
-from tasks.asr.metrics import cer
-from tasks.asr.model import recognise
+from tasks.asr.checkpoints.checkpoint import Checkpoint, load_checkpoint
+from tasks.asr.decoding import language_model
+from tasks.asr.decoding.decode import BeamSearch, greedy
+from tasks.asr.decoding.word_search import make_search
+from tasks.asr.engines.torch_model import recognise
 from tasks.asr.prepared import PreparedSpeech, read_prepared
+from tasks.asr.quality.metrics import cer
 from tasks.asr.streaming.attention import hear_chunks
 from tasks.asr.streaming.cached import CachedEncoder
 from tasks.asr.streaming.recogniser import StreamEncoder, StreamingRecognizer
 from tasks.asr.streaming.windowed import WindowedEncoder, WindowShape
-from tasks.asr.word_search import make_search
 from tasks.progress import Progress
 
 SPLITS = ("test_sentences", "test_voices")

@@ -27,10 +27,10 @@ from flows.environment import take_every_core
 from tasks.errors import DataError
 
 if TYPE_CHECKING:
-    from tasks.asr.acoustic import Acoustic
-    from tasks.asr.decode import BeamSearch
-    from tasks.asr.formats import Transcription
-    from tasks.asr.sources import Failure
+    from tasks.asr.decoding.decode import BeamSearch
+    from tasks.asr.engines.acoustic import Acoustic
+    from tasks.asr.recordings.formats import Transcription
+    from tasks.asr.recordings.sources import Failure
 
 asr = typer.Typer(name="asr", help="Use a trained recogniser.", no_args_is_help=True)
 asr.command()(study)
@@ -105,7 +105,7 @@ def transcribe(
     out: Annotated[Path | None, typer.Option(help="folder for one file per recording")] = None,
 ) -> None:
     """Text, subtitles and word times of recordings of any length."""
-    from tasks.asr import sources
+    from tasks.asr.recordings import sources
 
     log_to_console()
     take_every_core()
@@ -137,7 +137,7 @@ def transcribe(
 
 def _acoustic(model: Path | None, backend: Backend | None, batch_seconds: float) -> Acoustic:
     """The recogniser that the options name."""
-    from tasks.asr.acoustic import load_acoustic
+    from tasks.asr.engines.acoustic import load_acoustic
 
     chosen = backend.value if backend else None if model else "onnx"
     return load_acoustic(model or DEFAULT_MODEL[chosen or "onnx"], chosen, batch_seconds, use_search=True)
@@ -153,8 +153,8 @@ def _search(
     hot_word_weight: float | None,
 ) -> BeamSearch | None:
     """The search that the options ask for."""
-    from tasks.asr.hot_words import WEIGHT
-    from tasks.asr.search import Wanted, choose_search, read_hot_words
+    from tasks.asr.decoding.hot_words import WEIGHT
+    from tasks.asr.decoding.search import Wanted, choose_search, read_hot_words
 
     words = (*(hot_word or ()), *(read_hot_words(hot_words) if hot_words else ()))
     weight = WEIGHT if hot_word_weight is None else hot_word_weight
@@ -167,8 +167,8 @@ def _write(
 ) -> list[Failure]:
     """Prints each result, or writes it to its file; JSON is printed at the end, as one list."""
     from tasks.artifacts import write_text
-    from tasks.asr import formats
-    from tasks.asr.sources import Failure
+    from tasks.asr.recordings import formats
+    from tasks.asr.recordings.sources import Failure
 
     failures: list[Failure] = []
     listed: list[Transcription] = []
@@ -187,7 +187,7 @@ def _write(
 
 
 def _formatted(transcription: Transcription, form: Format, several: bool) -> str:
-    from tasks.asr import formats
+    from tasks.asr.recordings import formats
 
     if form is Format.text:
         return formats.as_line(transcription, several)

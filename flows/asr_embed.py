@@ -20,7 +20,7 @@ from flows.environment import take_every_core
 from tasks.errors import DataError
 
 if TYPE_CHECKING:
-    from tasks.asr.sources import Failure, Source
+    from tasks.asr.recordings.sources import Failure, Source
 
 ENCODER = Path("models/malgil-xlsr-mini")
 
@@ -62,7 +62,7 @@ def embed(
         if manifest:
             found, ids = _rows(manifest)
         else:
-            from tasks.asr.sources import find_sources
+            from tasks.asr.recordings.sources import find_sources
 
             found = find_sources(paths or [], sys.stdin.buffer, Path(scratch))
             ids = [source.name for source in found]
@@ -76,7 +76,7 @@ def embed(
 
 def _rows(manifest: Path) -> tuple[list[Source | Failure], list[str]]:
     """The recordings of a table and their utterance ids; without a column of ids, their paths."""
-    from tasks.asr.sources import Failure, Source
+    from tasks.asr.recordings.sources import Failure, Source
     from tasks.data.tables import ALIASES, read_table, with_manifest_names
 
     table = read_table(manifest)
@@ -113,9 +113,9 @@ def _write(
 ) -> list[Failure]:
     """Writes the vectors and returns what has none."""
     from tasks.asr.embed import embed as results
-    from tasks.asr.encoder import load_encoder_layers
-    from tasks.asr.sources import Failure
-    from tasks.asr.vectors import Made, vectors_file
+    from tasks.asr.embedding.encoder import load_encoder_layers
+    from tasks.asr.embedding.vectors import Made, vectors_file
+    from tasks.asr.recordings.sources import Failure
     from tasks.progress import Progress
 
     encoder = load_encoder_layers(model, (layer,))

@@ -1,4 +1,4 @@
-"""The command `malgil asr study`: how much less data transfer needs; the body is tasks/asr/study.py."""
+"""The command `malgil asr study`: how much less data transfer needs; see tasks/asr/transfer."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def study(
     so_far: Annotated[bool, typer.Option("--so-far", help="write from the runs done, start none")] = False,
 ) -> None:
     """Measure Korean CER by amount of data: from scratch, transfer head-only, transfer full."""
-    from tasks.asr import study as body
+    from tasks.asr.transfer import study as body
     from tasks.params import load
 
     log_to_console()

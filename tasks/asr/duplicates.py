@@ -2,12 +2,12 @@
 
     python -m tasks.asr.duplicates --corpus build/corpus --out build/embeddings
 
-No transcript and no language is looked at. First pass: vectors of the pre-trained encoder (statistics
-pooling of a low layer over the speech, whitened over the corpus) name a few neighbours for every utterance.
-Second pass: the two waveforms are aligned and compared (`tasks.asr.same_recording`). Only what passes both
+No transcript and no language is looked at. First pass: vectors of the pre-trained encoder (statistics pooling
+of a low layer over the speech, whitened over the corpus) name a few neighbours for every utterance. Second
+pass: the two waveforms are aligned and compared (`tasks.asr.embedding.same_recording`). Only what passes both
 is reported, and the validation stage quarantines the copy. A sentence said twice by one voice, or one with a
-changed word, is not a copy. Files that cannot be read and those over `max_duration_s` are not compared:
-what is wrong with them is for the validation to say.
+changed word, is not a copy. Files that cannot be read and those over `max_duration_s` are not compared: what
+is wrong with them is for the validation to say.
 """
 
 from __future__ import annotations
@@ -22,11 +22,11 @@ import numpy as np
 import pandas as pd
 
 from tasks.artifacts import new_folder, write_parquet
-from tasks.asr.augment import normalised
 from tasks.asr.embed import BATCH_S, Pool
-from tasks.asr.encoder import EncoderLayers, load_encoder_layers
-from tasks.asr.same_recording import Audio, envelope, may_be_same, outline, same_recording
-from tasks.asr.similar import Vectors, close_pairs, whitened
+from tasks.asr.embedding.encoder import EncoderLayers, load_encoder_layers
+from tasks.asr.embedding.same_recording import Audio, envelope, may_be_same, outline, same_recording
+from tasks.asr.embedding.similar import Vectors, close_pairs, whitened
+from tasks.asr.training.augment import normalised
 from tasks.data.audio import SAMPLE_RATE_HZ, probe, read_audio
 from tasks.data.manifest import read_table
 from tasks.data.measure import is_inside

@@ -3,10 +3,11 @@
     for result in embed(sources, encoder, "mean"): ...
 
 A recording up to `WINDOW_S` goes through the encoder whole; a longer one in overlapping windows, normalised
-by the level of the whole recording, their frames cut in the middle of the overlaps (`tasks.asr.windows`).
-Pooling is over all frames of the recording, so its memory does not grow with its length; frame-level vectors
-of one recording are held until they are handed on. Batches are filled by seconds and masked; how a recording
-is batched changes its vectors by rounding alone. The command is `malgil asr embed` (flows/asr_embed.py).
+by the level of the whole recording, their frames cut in the middle of the overlaps
+(`tasks.asr.recordings.windows`). Pooling is over all frames of the recording, so its memory does not grow
+with its length; frame-level vectors of one recording are held until they are handed on. Batches are filled by
+seconds and masked; how a recording is batched changes its vectors by rounding alone. The command is `malgil
+asr embed` (flows/asr_embed.py).
 """
 
 from __future__ import annotations
@@ -18,10 +19,10 @@ from typing import Any, Literal
 
 import numpy as np
 
-from tasks.asr.encoder import EncoderLayers
-from tasks.asr.recording import Recording, stretches, survey
-from tasks.asr.sources import Failure, Source
-from tasks.asr.windows import Window, plan_windows
+from tasks.asr.embedding.encoder import EncoderLayers
+from tasks.asr.recordings.recording import Recording, stretches, survey
+from tasks.asr.recordings.sources import Failure, Source
+from tasks.asr.recordings.windows import Window, plan_windows
 from tasks.data.audio import SAMPLE_RATE_HZ
 from tasks.errors import DataError, MalgilError, explain_os_error
 from tasks.progress import Progress

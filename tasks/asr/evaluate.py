@@ -4,11 +4,11 @@
 
 Three conditions: `plain`; `silence` (digital silence added on both sides); `joined` (utterances of one
 speaker put one after the other, without a pause). Rates are pooled over utterances, except the one over
-unseen voices, which is the mean of the voices' rates: a speaker's utterances are not independent, and
-every voice counts alike. CER is without spaces unless its name says otherwise. The split `test_ood`, where
-the corpus has one, is measured in the plain condition and enters no other rate than its own. Slices with
-intervals are made by `tasks.asr.slices`, jamo confusions by `tasks.asr.jamo`. The speech of the built-in
-corpus is synthetic: so are these numbers.
+unseen voices, which is the mean of the voices' rates: a speaker's utterances are not independent, and every
+voice counts alike. CER is without spaces unless its name says otherwise. The split `test_ood`, where the
+corpus has one, is measured in the plain condition and enters no other rate than its own. Slices with
+intervals are made by `tasks.asr.quality.slices`, jamo confusions by `tasks.asr.quality.jamo`. The speech of
+the built-in corpus is synthetic: so are these numbers.
 """
 
 from __future__ import annotations
@@ -24,14 +24,14 @@ import numpy as np
 import pandas as pd
 
 from tasks.artifacts import new_folder, sha256_file, write_json, write_parquet
-from tasks.asr.augment import Audio
-from tasks.asr.checkpoint import use_threads
-from tasks.asr.intervals import rate_interval
-from tasks.asr.jamo import confusions
-from tasks.asr.metrics import cer, edit_counts, space_normalised_wer, wer
-from tasks.asr.model import OnnxRecogniser, Recogniser, TorchRecogniser, Transcript
+from tasks.asr.checkpoints.checkpoint import use_threads
+from tasks.asr.engines.torch_model import OnnxRecogniser, Recogniser, TorchRecogniser, Transcript
 from tasks.asr.prepared import PreparedSpeech, read_prepared
-from tasks.asr.slices import slices
+from tasks.asr.quality.intervals import rate_interval
+from tasks.asr.quality.jamo import confusions
+from tasks.asr.quality.metrics import cer, edit_counts, space_normalised_wer, wer
+from tasks.asr.quality.slices import slices
+from tasks.asr.training.augment import Audio
 from tasks.data.espeak import SAMPLE_RATE_HZ
 from tasks.data.manifest import OOD_KIND, OUT_OF_DOMAIN
 from tasks.data.normalisers import normalise

@@ -2,12 +2,12 @@
 
     python -m tasks.asr.export
 
-Both are compared with torch on every export, within bounds from params.yaml. The legacy exporter is used
-on purpose: the quantiser's preparation fails on the graphs of the new one (torch 2.13). The graph is that
-of `tasks.asr.channels_last`: the feature encoder with layer norm is matrix products, and attention is one
-operator of ONNX Runtime. The feature encoder stays fp32, and so do convolutions, because int8 ones are slower
-on a CPU. A file takes one utterance, or several of equal length: there is no mask to get wrong. Its metadata
-hold what is needed to use it alone.
+Both are compared with torch on every export, within bounds from params.yaml. The legacy exporter is used on
+purpose: the quantiser's preparation fails on the graphs of the new one (torch 2.13). The graph is that of
+`tasks.asr.engines.channels_last`: the feature encoder with layer norm is matrix products, and attention is
+one operator of ONNX Runtime. The feature encoder stays fp32, and so do convolutions, because int8 ones are
+slower on a CPU. A file takes one utterance, or several of equal length: there is no mask to get wrong. Its
+metadata hold what is needed to use it alone.
 """
 
 from __future__ import annotations
@@ -31,14 +31,14 @@ from onnxruntime.quantization import QuantType, quantize_dynamic
 from onnxruntime.quantization.shape_inference import quant_pre_process
 
 from tasks.artifacts import digest_folder, new_folder, sha256_file, write_json
-from tasks.asr import language_model
-from tasks.asr.channels_last import for_inference, use_onnx_attention
-from tasks.asr.checkpoint import Checkpoint, load_checkpoint
-from tasks.asr.decode import SearchOptions
-from tasks.asr.onnx_model import FP32_NAME, ONNX_NAME
+from tasks.asr.checkpoints.checkpoint import Checkpoint, load_checkpoint
+from tasks.asr.checkpoints.vocabulary import TOKENIZER, write_vocabulary
+from tasks.asr.decoding import language_model
+from tasks.asr.decoding.decode import SearchOptions
+from tasks.asr.decoding.word_search import WordSearchOptions, unit_of
+from tasks.asr.engines.channels_last import for_inference, use_onnx_attention
+from tasks.asr.engines.onnx_model import FP32_NAME, ONNX_NAME
 from tasks.asr.threads import thread_count, use_threads
-from tasks.asr.vocabulary import TOKENIZER, write_vocabulary
-from tasks.asr.word_search import WordSearchOptions, unit_of
 from tasks.data.espeak import SAMPLE_RATE_HZ
 from tasks.errors import ModelError
 from tasks.settings import ExportAsr

@@ -21,10 +21,10 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from tasks.artifacts import files_in, new_folder, read_json
-from tasks.asr import language_model
+from tasks.asr.checkpoints.vocabulary import SPACE, Vocabulary, read_vocabulary
+from tasks.asr.decoding import language_model
+from tasks.asr.decoding.word_search import piece
 from tasks.asr.prepared import PreparedSpeech, read_prepared
-from tasks.asr.vocabulary import SPACE, Vocabulary, read_vocabulary
-from tasks.asr.word_search import piece
 from tasks.data.normalisers import normalise
 from tasks.errors import DataError, explain_os_error
 from tasks.settings import LanguageModelAsr

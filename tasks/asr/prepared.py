@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from tasks.asr.batching import AudioStore
+from tasks.asr.training.batching import AudioStore
 from tasks.data.chains import steps_of
 from tasks.errors import ArtifactError, DataError, explain_os_error
 

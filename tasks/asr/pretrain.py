@@ -29,9 +29,7 @@ from rapidfuzz.distance import Levenshtein
 
 from tasks.artifacts import digest_folder, digest_json, new_folder, sha256_file, write_json
 from tasks.asr import provenance
-from tasks.asr.augment import Augmentation, normalised
-from tasks.asr.batching import AudioStore, Batch, buckets, pad, plan_batches, uses_mask
-from tasks.asr.checkpoint import (
+from tasks.asr.checkpoints.checkpoint import (
     SPACE,
     Vocabulary,
     describe,
@@ -42,19 +40,21 @@ from tasks.asr.checkpoint import (
     save_checkpoint,
     use_threads,
 )
-from tasks.asr.contrastive import (
+from tasks.asr.decoding.decode import greedy_labels
+from tasks.asr.pretraining.contrastive import (
     Task,
     contrastive_accuracy,
     contrastive_loss,
     contrastive_model,
     shortest_samples,
 )
-from tasks.asr.decode import greedy_labels
-from tasks.asr.loop import Outcome, Schedule, train_steps
-from tasks.asr.pretraining_corpus import PretrainingSpeech, read_speech
-from tasks.asr.processes import World, join, launch, launched
-from tasks.asr.pseudo import check_languages
-from tasks.asr.update import Method
+from tasks.asr.pretraining.corpus import PretrainingSpeech, read_speech
+from tasks.asr.pretraining.pseudo import check_languages
+from tasks.asr.training.augment import Augmentation, normalised
+from tasks.asr.training.batching import AudioStore, Batch, buckets, pad, plan_batches, uses_mask
+from tasks.asr.training.loop import Outcome, Schedule, train_steps
+from tasks.asr.training.processes import World, join, launch, launched
+from tasks.asr.training.update import Method
 from tasks.data.espeak import SAMPLE_RATE_HZ
 from tasks.errors import DataError, ModelError
 from tasks.resume import ResumableState

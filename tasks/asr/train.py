@@ -22,9 +22,7 @@ import pandas as pd
 import torch
 
 from tasks.artifacts import digest_folder, digest_json, new_folder, sha256_file, write_json
-from tasks.asr.augment import Augmentation
-from tasks.asr.batching import AudioStore, plan_batches
-from tasks.asr.checkpoint import (
+from tasks.asr.checkpoints.checkpoint import (
     Checkpoint,
     Vocabulary,
     describe,
@@ -35,16 +33,18 @@ from tasks.asr.checkpoint import (
     save_checkpoint,
     use_threads,
 )
-from tasks.asr.freeze import Trainable
-from tasks.asr.labels import choose_vocabulary, encode_all, warn_of_missing
-from tasks.asr.loop import Outcome, Schedule, train_steps
-from tasks.asr.metrics import cer, wer
-from tasks.asr.model import recognise
+from tasks.asr.checkpoints.labels import choose_vocabulary, encode_all, warn_of_missing
+from tasks.asr.engines.torch_model import recognise
 from tasks.asr.prepared import PreparedSpeech, read_prepared
-from tasks.asr.processes import World, join, launch, launched
-from tasks.asr.specaugment import Masking
+from tasks.asr.quality.metrics import cer, wer
 from tasks.asr.streaming.training import alternating, both_ways, prepare_encoder
-from tasks.asr.update import Method
+from tasks.asr.training.augment import Augmentation
+from tasks.asr.training.batching import AudioStore, plan_batches
+from tasks.asr.training.freeze import Trainable
+from tasks.asr.training.loop import Outcome, Schedule, train_steps
+from tasks.asr.training.processes import World, join, launch, launched
+from tasks.asr.training.specaugment import Masking
+from tasks.asr.training.update import Method
 from tasks.data.espeak import SAMPLE_RATE_HZ
 from tasks.data.normalisers import normalise
 from tasks.resume import ResumableState

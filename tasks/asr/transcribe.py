@@ -18,15 +18,15 @@ from typing import Any
 
 import numpy as np
 
-from tasks.asr.acoustic import Acoustic
-from tasks.asr.align import Spoken, align, best_path, log_posteriors, spell
-from tasks.asr.augment import normalised
-from tasks.asr.formats import Interval, Transcription
-from tasks.asr.onnx_model import check_audio
-from tasks.asr.recording import Recording, read_header, stretches, survey
-from tasks.asr.sources import Failure, Source
-from tasks.asr.vocabulary import SPACE, SPECIAL
-from tasks.asr.windows import Window, pause_frame, plan_windows
+from tasks.asr.checkpoints.vocabulary import SPACE, SPECIAL
+from tasks.asr.decoding.align import Spoken, align, best_path, log_posteriors, spell
+from tasks.asr.engines.acoustic import Acoustic
+from tasks.asr.engines.onnx_model import check_audio
+from tasks.asr.recordings.formats import Interval, Transcription
+from tasks.asr.recordings.recording import Recording, read_header, stretches, survey
+from tasks.asr.recordings.sources import Failure, Source
+from tasks.asr.recordings.windows import Window, pause_frame, plan_windows
+from tasks.asr.training.augment import normalised
 from tasks.data.audio import SAMPLE_RATE_HZ
 from tasks.errors import DataError, MalgilError, ModelError, explain_os_error
 from tasks.progress import Progress

@@ -17,7 +17,7 @@ import numpy as np
 import pandas as pd
 
 from tasks.artifacts import new_folder, sha256_file, write_json, write_parquet
-from tasks.asr.onnx_model import OnnxRecogniser
+from tasks.asr.engines.onnx_model import OnnxRecogniser
 from tasks.asr.prepared import PreparedSpeech, read_prepared
 from tasks.data.text import inverse_normalise
 from tasks.errors import ArtifactError, DataError

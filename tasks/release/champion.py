@@ -68,8 +68,8 @@ def champion_answers(
 
 def ask_recogniser(folder: Path, tests: Questions, params: Params) -> tuple[Answer, ...]:
     """Transcribes today's plain test utterances with a published ONNX file."""
+    from tasks.asr.engines.onnx_model import OnnxRecogniser
     from tasks.asr.evaluate import SPLITS, items_of, run_system
-    from tasks.asr.onnx_model import OnnxRecogniser
     from tasks.asr.prepared import read_prepared
 
     data = read_prepared(tests.prepared / "asr")

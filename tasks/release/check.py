@@ -27,7 +27,7 @@ def recogniser_loads(folder: Path) -> None:
     """
     import numpy as np
 
-    from tasks.asr.onnx_model import OnnxRecogniser
+    from tasks.asr.engines.onnx_model import OnnxRecogniser
 
     try:
         OnnxRecogniser(folder).transcribe([np.zeros(SAMPLE_RATE_HZ // 2, dtype=np.float32)])

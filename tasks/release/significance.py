@@ -21,7 +21,7 @@ from typing import Literal
 
 import numpy as np
 
-from tasks.asr.intervals import FEW_BLOCKS, Floats, resampled_rates, sum_by_block
+from tasks.asr.quality.intervals import FEW_BLOCKS, Floats, resampled_rates, sum_by_block
 
 EXACT_BLOCKS = FEW_BLOCKS  # below this all sign flips are enumerated: at most 2^11 = 2,048
 

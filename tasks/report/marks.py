@@ -7,12 +7,12 @@ from collections.abc import Iterator
 from itertools import zip_longest
 from typing import NamedTuple
 
-from tasks.asr.metrics import align
+from tasks.asr.quality.metrics import align
 from tasks.data.text import unspaced
 
 
 class Pair(NamedTuple):
-    """One column: the characters said and heard ("" for none); `kind` as in `tasks.asr.metrics`."""
+    """One column: the characters said and heard ("" for none); `kind` as in `tasks.asr.quality.metrics`."""
 
     kind: str
     said: str

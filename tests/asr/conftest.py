@@ -9,8 +9,14 @@ import pytest
 import torch
 
 from tasks.artifacts import sha256_file, write_json
-from tasks.asr import language_model
-from tasks.asr.checkpoint import Vocabulary, fresh_model, load_encoder, mini_config, save_checkpoint
+from tasks.asr.checkpoints.checkpoint import (
+    Vocabulary,
+    fresh_model,
+    load_encoder,
+    mini_config,
+    save_checkpoint,
+)
+from tasks.asr.decoding import language_model
 from tasks.asr.export import export
 from tasks.asr.ngrams import symbol_ngrams
 from tasks.data.espeak import Synthesiser

@@ -16,11 +16,11 @@ import numpy as np
 import torch
 from transformers import Wav2Vec2Config, Wav2Vec2ForCTC
 
-from tasks.asr.augment import Example
-from tasks.asr.batching import AudioStore, ctc_loss, make_batch, uses_mask
-from tasks.asr.checkpoint import Vocabulary, describe, save_checkpoint
-from tasks.asr.model import TorchRecogniser
+from tasks.asr.checkpoints.checkpoint import Vocabulary, describe, save_checkpoint
+from tasks.asr.engines.torch_model import TorchRecogniser
 from tasks.asr.threads import use_threads
+from tasks.asr.training.augment import Example
+from tasks.asr.training.batching import AudioStore, ctc_loss, make_batch, uses_mask
 
 SECONDS = 2.5
 VOCABULARY = Vocabulary.of_symbols(tuple(chr(0xAC00 + 9 * index) for index in range(1_200)))

@@ -5,7 +5,7 @@ from itertools import groupby, product
 import numpy as np
 import pytest
 
-from tasks.asr.align import Span, Spoken, align, best_path, log_posteriors, spell
+from tasks.asr.decoding.align import Span, Spoken, align, best_path, log_posteriors, spell
 from tasks.errors import DataError
 
 

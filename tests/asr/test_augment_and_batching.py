@@ -5,8 +5,23 @@ from itertools import islice
 import numpy as np
 import pytest
 
-from tasks.asr.augment import NO_AUGMENTATION, Augmentation, coloured_noise, draw_example, normalised, render
-from tasks.asr.batching import AudioStore, buckets, cut_batches, make_batch, pad, plan_batches, rounded_up
+from tasks.asr.training.augment import (
+    NO_AUGMENTATION,
+    Augmentation,
+    coloured_noise,
+    draw_example,
+    normalised,
+    render,
+)
+from tasks.asr.training.batching import (
+    AudioStore,
+    buckets,
+    cut_batches,
+    make_batch,
+    pad,
+    plan_batches,
+    rounded_up,
+)
 from tasks.data.espeak import SAMPLE_RATE_HZ
 
 FULL = Augmentation(joined_share=0.6, max_joined=4, max_silence_s=1.0, noise_share=0.7)

@@ -9,9 +9,7 @@ import pytest
 import torch
 from transformers import AutoModelForCTC, Wav2Vec2CTCTokenizer, Wav2Vec2FeatureExtractor, Wav2Vec2Processor
 
-from tasks.asr.augment import normalised
-from tasks.asr.batching import pad
-from tasks.asr.checkpoint import (
+from tasks.asr.checkpoints.checkpoint import (
     Vocabulary,
     check_provenance,
     load_checkpoint,
@@ -20,8 +18,10 @@ from tasks.asr.checkpoint import (
     read_vocabulary,
     save_checkpoint,
 )
-from tasks.asr.decode import greedy, greedy_labels
-from tasks.asr.model import TorchRecogniser, check_audio
+from tasks.asr.decoding.decode import greedy, greedy_labels
+from tasks.asr.engines.torch_model import TorchRecogniser, check_audio
+from tasks.asr.training.augment import normalised
+from tasks.asr.training.batching import pad
 from tasks.errors import ArtifactError, DataError, ModelError
 
 JAMO = Vocabulary.of_jamo()

@@ -6,16 +6,16 @@ import numpy as np
 import pytest
 import torch
 
-from tasks.asr.augment import Example
-from tasks.asr.batching import AudioStore, make_batch
-from tasks.asr.contrastive import (
+from tasks.asr.prepared import read_prepared
+from tasks.asr.pretraining.contrastive import (
     Task,
     contrastive_accuracy,
     contrastive_loss,
     contrastive_model,
     shortest_samples,
 )
-from tasks.asr.prepared import read_prepared
+from tasks.asr.training.augment import Example
+from tasks.asr.training.batching import AudioStore, make_batch
 
 TASK = Task(mask_share=0.5, mask_frames=4, negatives=9)
 

@@ -10,8 +10,8 @@ import soundfile
 import soxr
 
 from tasks.asr.duplicates import find_duplicates
-from tasks.asr.same_recording import outline, same_recording
-from tasks.asr.similar import close_pairs, whitened
+from tasks.asr.embedding.same_recording import outline, same_recording
+from tasks.asr.embedding.similar import close_pairs, whitened
 from tasks.data.espeak import Synthesiser
 from tasks.data.validate import validate
 from tasks.params import load
@@ -131,7 +131,7 @@ def test_blocks_of_cosines_give_the_pairs_of_the_whole_matrix(monkeypatch: pytes
     vectors = np.random.default_rng(0).standard_normal((23, 6)).astype(np.float32)
     unit = whitened(vectors)
     whole = close_pairs(unit, 3, -1.0)
-    monkeypatch.setattr("tasks.asr.similar._BLOCK", 5)
+    monkeypatch.setattr("tasks.asr.embedding.similar._BLOCK", 5)
     parts = close_pairs(unit, 3, -1.0)
     assert [pair[:2] for pair in whole] == [pair[:2] for pair in parts]
     cosines = unit @ unit.T - 3.0 * np.eye(23)

@@ -12,10 +12,10 @@ from transformers import Wav2Vec2Config
 from typer.testing import CliRunner
 
 from flows.cli import app
-from tasks.asr.checkpoint import Vocabulary, fresh_model, save_checkpoint
+from tasks.asr.checkpoints.checkpoint import Vocabulary, fresh_model, save_checkpoint
 from tasks.asr.embed import Embedded, Pool, embed
-from tasks.asr.encoder import load_encoder_layers
-from tasks.asr.sources import Failure, Source
+from tasks.asr.embedding.encoder import load_encoder_layers
+from tasks.asr.recordings.sources import Failure, Source
 from tasks.errors import DataError, ModelError
 
 RATE_HZ = 16_000

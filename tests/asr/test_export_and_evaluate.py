@@ -16,12 +16,12 @@ import pytest
 import torch
 
 from tasks.artifacts import sha256_file
-from tasks.asr import language_model
-from tasks.asr.checkpoint import Vocabulary, load_checkpoint, load_encoder, save_checkpoint
-from tasks.asr.decode import SearchOptions
+from tasks.asr.checkpoints.checkpoint import Vocabulary, load_checkpoint, load_encoder, save_checkpoint
+from tasks.asr.decoding import language_model
+from tasks.asr.decoding.decode import SearchOptions
+from tasks.asr.engines.torch_model import FP32_NAME, ONNX_NAME, OnnxRecogniser, TorchRecogniser
 from tasks.asr.evaluate import evaluate, joined_groups, rates
 from tasks.asr.export import export, to_onnx
-from tasks.asr.model import FP32_NAME, ONNX_NAME, OnnxRecogniser, TorchRecogniser
 from tasks.asr.ngrams import symbol_ngrams
 from tasks.asr.prepared import read_prepared
 from tasks.errors import ArtifactError, DataError, ModelError
@@ -109,9 +109,7 @@ def test_a_version_without_the_exact_file_says_so(shipped: Path, tmp_path: Path)
 
 
 def test_the_onnx_recogniser_starts_without_torch() -> None:
-    code = (
-        "import sys, tasks.asr.onnx_model; print([m for m in ('torch', 'transformers') if m in sys.modules])"
-    )
+    code = "import sys, tasks.asr.engines.onnx_model; print([m for m in ('torch', 'transformers') if m in sys.modules])"
     found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert found.stdout.strip() == "[]"
 

@@ -3,8 +3,8 @@
 import pytest
 import torch
 
-from tasks.asr.feature_encoder import convolve, train_frames_first
-from tasks.asr.freeze import encoder_of
+from tasks.asr.training.feature_encoder import convolve, train_frames_first
+from tasks.asr.training.freeze import encoder_of
 from tests.asr.tiny_models import tiny_model
 
 TOLERANCE = 1e-5  # relative to the largest value of a tensor: fp32 sums in another order

@@ -13,8 +13,8 @@ import torch
 from safetensors.torch import load_file, save_file
 from transformers import AutoModel, AutoModelForCTC
 
-from tasks.asr.checkpoint import MODEL_TYPES, Vocabulary, load_checkpoint, load_encoder
-from tasks.asr.model import TorchRecogniser
+from tasks.asr.checkpoints.checkpoint import MODEL_TYPES, Vocabulary, load_checkpoint, load_encoder
+from tasks.asr.engines.torch_model import TorchRecogniser
 from tasks.errors import ModelError
 from tests.asr.test_model_types import clips
 from tests.asr.tiny_models import foreign_checkpoint, tiny_model

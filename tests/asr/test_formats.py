@@ -7,7 +7,16 @@ from itertools import pairwise
 
 import pytest
 
-from tasks.asr.formats import Interval, Transcription, as_json, as_line, as_srt, as_textgrid, as_vtt, cues
+from tasks.asr.recordings.formats import (
+    Interval,
+    Transcription,
+    as_json,
+    as_line,
+    as_srt,
+    as_textgrid,
+    as_vtt,
+    cues,
+)
 
 
 def said(*words: tuple[str, float, float], duration_s: float = 10.0) -> Transcription:

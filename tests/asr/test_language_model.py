@@ -8,9 +8,9 @@ import pytest
 from flashlight.lib.text.decoder.kenlm import KenLM
 from flashlight.lib.text.dictionary import Dictionary
 
-from tasks.asr.checkpoint import BLANK, SPACE, UNKNOWN, Vocabulary
-from tasks.asr.decode import BeamSearch, greedy_labels
-from tasks.asr.language_model import END, FILE_NAME, OTHER, estimate, pack, read, save
+from tasks.asr.checkpoints.checkpoint import BLANK, SPACE, UNKNOWN, Vocabulary
+from tasks.asr.decoding.decode import BeamSearch, greedy_labels
+from tasks.asr.decoding.language_model import END, FILE_NAME, OTHER, estimate, pack, read, save
 from tasks.errors import ModelError
 
 VOCABULARY = Vocabulary((BLANK, SPACE, "a", "b", "c", "d", UNKNOWN))

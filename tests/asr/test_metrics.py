@@ -2,7 +2,7 @@
 
 import pytest
 
-from tasks.asr.metrics import (
+from tasks.asr.quality.metrics import (
     EditCounts,
     align,
     cer,

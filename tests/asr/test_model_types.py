@@ -8,14 +8,14 @@ import onnxruntime
 import pytest
 import torch
 
-from tasks.asr.augment import normalised
-from tasks.asr.batching import buckets, pad, takes_mask, uses_mask
-from tasks.asr.channels_last import ChannelsLastEncoder, for_inference
-from tasks.asr.checkpoint import MODEL_TYPES, Vocabulary, load_checkpoint
+from tasks.asr.checkpoints.checkpoint import MODEL_TYPES, Vocabulary, load_checkpoint
+from tasks.asr.engines.channels_last import ChannelsLastEncoder, for_inference
+from tasks.asr.engines.onnx_model import FILES
+from tasks.asr.engines.torch_model import OnnxRecogniser, TorchRecogniser, recognise
 from tasks.asr.export import export
-from tasks.asr.model import OnnxRecogniser, TorchRecogniser, recognise
-from tasks.asr.onnx_model import FILES
 from tasks.asr.train import train
+from tasks.asr.training.augment import normalised
+from tasks.asr.training.batching import buckets, pad, takes_mask, uses_mask
 from tasks.settings import ExportAsr, TrainAsr
 from tasks.tracking import read_history
 from tests.asr.tiny_models import foreign_checkpoint, tiny_model

@@ -6,16 +6,16 @@ from typing import Any
 import numpy as np
 import pytest
 
-from tasks.asr import language_model
-from tasks.asr.decode import BeamSearch, greedy
+from tasks.asr.checkpoints.vocabulary import SPACE, Vocabulary
+from tasks.asr.decoding import language_model
+from tasks.asr.decoding.decode import BeamSearch, greedy
+from tasks.asr.decoding.search import Wanted, choose_search
+from tasks.asr.decoding.word_search import WordSearch, make_search, unit_of
+from tasks.asr.engines.torch_model import OnnxRecogniser, TorchRecogniser, Transcript
 from tasks.asr.evaluate import Item, run_system
 from tasks.asr.export import export
-from tasks.asr.model import OnnxRecogniser, TorchRecogniser, Transcript
 from tasks.asr.ngrams import add_language_model, symbol_ngrams, word_ngrams
 from tasks.asr.prepared import read_prepared
-from tasks.asr.search import Wanted, choose_search
-from tasks.asr.vocabulary import SPACE, Vocabulary
-from tasks.asr.word_search import WordSearch, make_search, unit_of
 from tasks.errors import DataError
 from tasks.params import load
 from tasks.settings import LanguageModelAsr

@@ -16,10 +16,10 @@ from safetensors import safe_open
 from safetensors.torch import load_file
 
 from tasks.artifacts import sha256_file
-from tasks.asr.checkpoint import Vocabulary, check_provenance, load_encoder, read_vocabulary
+from tasks.asr.checkpoints.checkpoint import Vocabulary, check_provenance, load_encoder, read_vocabulary
 from tasks.asr.pretrain import pretrain
-from tasks.asr.pretraining_corpus import read_speech, symbols_of
-from tasks.asr.pseudo import SPELLINGS, pseudo_sentence
+from tasks.asr.pretraining.corpus import read_speech, symbols_of
+from tasks.asr.pretraining.pseudo import SPELLINGS, pseudo_sentence
 from tasks.asr.train import train
 from tasks.data.voices import UNSEEN_VOICES
 from tasks.errors import DataError, MalgilError, ModelError, SettingsError
@@ -147,7 +147,10 @@ class _Killed(BaseException):
 
 @pytest.mark.parametrize(
     ("source", "loss"),
-    [("manifest", "tasks.asr.loop.ctc_loss"), ("audio", "tasks.asr.contrastive.contrastive_loss")],
+    [
+        ("manifest", "tasks.asr.training.loop.ctc_loss"),
+        ("audio", "tasks.asr.pretraining.contrastive.contrastive_loss"),
+    ],
 )
 def test_killed_in_the_middle_it_ends_in_the_same_bytes(
     source: str, loss: str, recordings: Path, encoder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch

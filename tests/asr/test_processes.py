@@ -12,8 +12,8 @@ import pytest
 from ruamel.yaml import YAML
 from safetensors.torch import load_file
 
-from tasks.asr.processes import launch
 from tasks.asr.train import train
+from tasks.asr.training.processes import launch
 from tasks.errors import SettingsError
 from tasks.settings import TrainAsr
 from tasks.tracking import read_history

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import soundfile
 
-from tasks.asr.recording import blocks, stretches, survey
+from tasks.asr.recordings.recording import blocks, stretches, survey
 from tasks.data.audio import read_audio
 
 

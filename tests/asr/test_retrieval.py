@@ -5,7 +5,7 @@ import math
 import numpy as np
 import pytest
 
-from tasks.asr.retrieval import (
+from tasks.asr.embedding.retrieval import (
     centred,
     chance_of_same_speaker,
     nearest_of_another_sentence,

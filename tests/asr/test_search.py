@@ -7,11 +7,11 @@ from typing import Any
 import numpy as np
 import pytest
 
-from tasks.asr.checkpoint import SPACE, Vocabulary
-from tasks.asr.decode import BeamSearch, greedy
-from tasks.asr.hot_words import START, HotWords
-from tasks.asr.language_model import estimate
-from tasks.asr.search import Wanted, choose_search, read_arpa, read_hot_words
+from tasks.asr.checkpoints.checkpoint import SPACE, Vocabulary
+from tasks.asr.decoding.decode import BeamSearch, greedy
+from tasks.asr.decoding.hot_words import START, HotWords
+from tasks.asr.decoding.language_model import estimate
+from tasks.asr.decoding.search import Wanted, choose_search, read_arpa, read_hot_words
 from tasks.errors import DataError, ModelError
 
 JAMO = Vocabulary.of_jamo()

@@ -4,9 +4,9 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from tasks.asr.intervals import rate_interval
-from tasks.asr.jamo import confusions, place_and_letter
-from tasks.asr.slices import slices
+from tasks.asr.quality.intervals import rate_interval
+from tasks.asr.quality.jamo import confusions, place_and_letter
+from tasks.asr.quality.slices import slices
 from tasks.settings import EvaluateAsr
 
 PARAMS = EvaluateAsr(

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from tasks.asr.sources import Failure, Source, find_sources, output_files
+from tasks.asr.recordings.sources import Failure, Source, find_sources, output_files
 from tasks.errors import DataError
 
 

@@ -16,12 +16,10 @@ from transformers import (
     Wav2Vec2ForCTC,
 )
 
-from tasks.asr.augment import normalised
-from tasks.asr.batching import pad
-from tasks.asr.checkpoint import Checkpoint, Vocabulary, load_checkpoint, save_checkpoint
-from tasks.asr.decode import greedy
+from tasks.asr.checkpoints.checkpoint import Checkpoint, Vocabulary, load_checkpoint, save_checkpoint
+from tasks.asr.decoding.decode import greedy
+from tasks.asr.engines.torch_model import recognise
 from tasks.asr.export import compare, to_onnx
-from tasks.asr.model import recognise
 from tasks.asr.streaming.attention import CHUNKED, hear_chunks
 from tasks.asr.streaming.cached import CachedEncoder
 from tasks.asr.streaming.level import levelled
@@ -29,6 +27,8 @@ from tasks.asr.streaming.shape import StreamingShape, make_streaming, positional
 from tasks.asr.streaming.training import alternating
 from tasks.asr.streaming.windowed import WindowedEncoder, WindowShape
 from tasks.asr.train import train
+from tasks.asr.training.augment import normalised
+from tasks.asr.training.batching import pad
 from tasks.errors import ModelError
 from tasks.settings import TrainAsr
 

@@ -13,13 +13,13 @@ import soundfile
 from typer.testing import CliRunner
 
 from flows.cli import app
-from tasks.asr.checkpoint import Vocabulary
-from tasks.asr.decode import BeamSearch
-from tasks.asr.language_model import estimate
+from tasks.asr.checkpoints.checkpoint import Vocabulary
+from tasks.asr.decoding.decode import BeamSearch
+from tasks.asr.decoding.language_model import estimate
+from tasks.asr.recordings.windows import Grid
 from tasks.asr.streaming.recogniser import Final, Partial, StreamingRecognizer
 from tasks.asr.streaming.source import from_bytes
 from tasks.asr.streaming.text import GrowingText
-from tasks.asr.windows import Grid
 from tasks.errors import DataError, MissingDependencyError
 
 Array = np.ndarray[Any, Any]

@@ -6,8 +6,8 @@ from pathlib import Path
 import pytest
 
 from tasks.artifacts import read_json, write_json
-from tasks.asr import study
-from tasks.asr.study_reading import caveats, compare, data_needed, overall
+from tasks.asr.transfer import study
+from tasks.asr.transfer.reading import caveats, compare, data_needed, overall
 from tasks.errors import DataError
 from tasks.settings import StudyAsr
 from tests.tiny_asr import tiny_settings

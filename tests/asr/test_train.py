@@ -16,7 +16,7 @@ import pytest
 from ruamel.yaml import YAML
 
 from tasks.artifacts import sha256_file
-from tasks.asr.checkpoint import load_checkpoint
+from tasks.asr.checkpoints.checkpoint import load_checkpoint
 from tasks.asr.prepared import read_prepared
 from tasks.asr.train import train
 from tasks.errors import ArtifactError, DataError
@@ -149,7 +149,7 @@ def interrupted(
     settings: TrainAsr, prepared: Path, folder: Path, monkeypatch: pytest.MonkeyPatch, at: int
 ) -> None:
     """Runs until step `at`, leaving the checkpoints as a kill would."""
-    from tasks.asr import loop
+    from tasks.asr.training import loop
 
     original, steps = loop.ctc_loss, []
 

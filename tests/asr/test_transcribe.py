@@ -22,17 +22,18 @@ from typer.testing import CliRunner
 
 from flows import asr_commands
 from flows.cli import app
-from tasks.asr import recording, transcribe
-from tasks.asr.acoustic import OnnxAcoustic, load_acoustic
-from tasks.asr.align import Span
-from tasks.asr.augment import normalised
-from tasks.asr.checkpoint import Vocabulary, fresh_model, load_encoder, save_checkpoint
-from tasks.asr.formats import Transcription
-from tasks.asr.model import OnnxRecogniser, TorchRecogniser
-from tasks.asr.recording import BLOCK_FRAMES
-from tasks.asr.sources import Failure, Source, find_sources
-from tasks.asr.torch_acoustic import TorchAcoustic
-from tasks.asr.windows import Grid
+from tasks.asr import transcribe
+from tasks.asr.checkpoints.checkpoint import Vocabulary, fresh_model, load_encoder, save_checkpoint
+from tasks.asr.decoding.align import Span
+from tasks.asr.engines.acoustic import OnnxAcoustic, load_acoustic
+from tasks.asr.engines.torch_acoustic import TorchAcoustic
+from tasks.asr.engines.torch_model import OnnxRecogniser, TorchRecogniser
+from tasks.asr.recordings import recording
+from tasks.asr.recordings.formats import Transcription
+from tasks.asr.recordings.recording import BLOCK_FRAMES
+from tasks.asr.recordings.sources import Failure, Source, find_sources
+from tasks.asr.recordings.windows import Grid
+from tasks.asr.training.augment import normalised
 from tasks.data.audio import read_audio
 from tasks.errors import DataError, ModelError
 

@@ -15,12 +15,12 @@ from transformers import (
     Wav2Vec2ForCTC,
 )
 
-from tasks.asr.augment import Example
-from tasks.asr.batching import AudioStore, Batch, ctc_loss, make_batch
-from tasks.asr.freeze import Freezer, Trainable
-from tasks.asr.processes import World
-from tasks.asr.specaugment import Masking
-from tasks.asr.update import Method, Updater, check_precision
+from tasks.asr.training.augment import Example
+from tasks.asr.training.batching import AudioStore, Batch, ctc_loss, make_batch
+from tasks.asr.training.freeze import Freezer, Trainable
+from tasks.asr.training.processes import World
+from tasks.asr.training.specaugment import Masking
+from tasks.asr.training.update import Method, Updater, check_precision
 from tasks.errors import CapacityError, SettingsError
 
 FAMILIES = {

@@ -9,7 +9,7 @@ import pytest
 import torch
 from transformers import AutoModelForCTC, Wav2Vec2CTCTokenizer
 
-from tasks.asr.checkpoint import (
+from tasks.asr.checkpoints.checkpoint import (
     Vocabulary,
     keeps_head,
     load_checkpoint,
@@ -18,10 +18,10 @@ from tasks.asr.checkpoint import (
     read_vocabulary,
     save_checkpoint,
 )
-from tasks.asr.labels import choose_vocabulary
+from tasks.asr.checkpoints.labels import choose_vocabulary
+from tasks.asr.checkpoints.vocabulary import write_vocabulary
 from tasks.asr.prepared import read_prepared
 from tasks.asr.train import train
-from tasks.asr.vocabulary import write_vocabulary
 from tasks.errors import DataError, ModelError
 from tasks.settings import TrainAsr
 from tests.asr.conftest import SENTENCES

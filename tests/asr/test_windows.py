@@ -6,7 +6,7 @@ from itertools import pairwise
 import numpy as np
 import pytest
 
-from tasks.asr.windows import measure_grid, pause_frame, plan_windows
+from tasks.asr.recordings.windows import measure_grid, pause_frame, plan_windows
 
 
 def frames_of(kernels: Sequence[int], strides: Sequence[int]) -> Callable[[int], int]:

@@ -19,8 +19,8 @@ from tasks.release.evidence import llm_answers
 @pytest.fixture(scope="module")
 def shipped(tmp_path_factory):
     """A tiny untrained recogniser, exported as the pipeline does."""
-    from tasks.asr import language_model
-    from tasks.asr.checkpoint import Vocabulary, fresh_model, mini_config, save_checkpoint
+    from tasks.asr.checkpoints.checkpoint import Vocabulary, fresh_model, mini_config, save_checkpoint
+    from tasks.asr.decoding import language_model
     from tasks.asr.export import export
     from tasks.asr.ngrams import symbol_ngrams
     from tasks.params import load
@@ -59,7 +59,7 @@ def test_a_whole_recogniser_loads_and_a_cut_off_one_does_not(shipped, tmp_path):
 def test_the_lines_on_the_card_transcribe_as_malgil_does(shipped, tmp_path, capsys, params, monkeypatch):
     import soundfile
 
-    from tasks.asr.model import OnnxRecogniser
+    from tasks.asr.engines.torch_model import OnnxRecogniser
     from tasks.release import card
 
     page = (card.TEMPLATES / "asr.md.j2").read_text(encoding="utf-8")
@@ -81,7 +81,7 @@ def test_the_card_of_a_model_of_words_has_lines_that_decode_greedily(
 ):
     import soundfile
 
-    from tasks.asr.model import OnnxRecogniser
+    from tasks.asr.engines.torch_model import OnnxRecogniser
     from tasks.release import card
 
     page = (card.TEMPLATES / "asr.md.j2").read_text(encoding="utf-8")

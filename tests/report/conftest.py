@@ -9,8 +9,8 @@ import pytest
 
 from tasks.artifacts import write_json, write_parquet
 from tasks.asr.evaluate import jamo_confusions, rates
-from tasks.asr.metrics import edit_counts
-from tasks.asr.slices import slices
+from tasks.asr.quality.metrics import edit_counts
+from tasks.asr.quality.slices import slices
 from tasks.data.corpus import make_corpus
 from tasks.data.prepare import prepare
 from tasks.data.text import inverse_normalise

@@ -6,7 +6,7 @@ import re
 
 import pytest
 
-from tasks.asr.metrics import edit_counts
+from tasks.asr.quality.metrics import edit_counts
 from tasks.data.charts import WIDTH, Point, Series, axis, histogram, lines, scatter
 from tasks.report.confusion import argument_errors, confuse, tool_called
 from tasks.report.marks import Pair, aligned_words, summary

@@ -15,7 +15,7 @@ import pytest
 import soundfile
 
 from tasks.asr.evaluate import jamo_confusions, rates
-from tasks.asr.slices import slices
+from tasks.asr.quality.slices import slices
 from tasks.errors import ArtifactError
 from tasks.params import load
 from tasks.report import write_report

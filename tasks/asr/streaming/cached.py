@@ -12,7 +12,7 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 
-from tasks.asr.checkpoint import Checkpoint
+from tasks.asr.checkpoints.checkpoint import Checkpoint
 from tasks.asr.streaming.attention import LayerCaches, hear_chunks
 from tasks.asr.streaming.front import Audio, Front, grid_of, projected
 from tasks.asr.streaming.level import BLOCK_SAMPLES

@@ -7,8 +7,8 @@ from typing import Any
 import numpy as np
 import torch
 
+from tasks.asr.recordings.windows import Grid, measure_grid
 from tasks.asr.streaming.level import BLOCK_SAMPLES, Leveller
-from tasks.asr.windows import Grid, measure_grid
 
 Audio = np.ndarray[Any, np.dtype[np.float32]]
 

@@ -20,15 +20,15 @@ from typing import Any, Literal, Protocol
 
 import numpy as np
 
-from tasks.asr import language_model
-from tasks.asr.checkpoint import SPACE, Vocabulary, load_checkpoint, use_threads
-from tasks.asr.decode import BeamSearch
+from tasks.asr.checkpoints.checkpoint import SPACE, Vocabulary, load_checkpoint, use_threads
+from tasks.asr.decoding import language_model
+from tasks.asr.decoding.decode import BeamSearch
+from tasks.asr.decoding.word_search import make_search
+from tasks.asr.recordings.windows import Grid, pause_frame
 from tasks.asr.streaming.cached import CachedEncoder
 from tasks.asr.streaming.shape import shape_of
 from tasks.asr.streaming.text import GrowingText, best_labels
 from tasks.asr.streaming.windowed import WindowedEncoder, WindowShape
-from tasks.asr.windows import Grid, pause_frame
-from tasks.asr.word_search import make_search
 from tasks.errors import DataError
 
 Audio = np.ndarray[Any, np.dtype[np.float32]]

@@ -14,7 +14,7 @@ from typing import IO, Any, NamedTuple
 import numpy as np
 import soxr
 
-from tasks.asr import recording
+from tasks.asr.recordings import recording
 from tasks.data.audio import SAMPLE_RATE_HZ
 from tasks.errors import DataError, MissingDependencyError
 

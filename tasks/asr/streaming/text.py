@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from tasks.asr.checkpoint import SPACE, SPECIAL, Vocabulary
+from tasks.asr.checkpoints.checkpoint import SPACE, SPECIAL, Vocabulary
 
 _MEDIAL_AND_FINAL_JAMO = range(0x1160, 0x1200)
 

@@ -13,12 +13,12 @@ from typing import Any
 import numpy as np
 import torch
 
-from tasks.asr.augment import normalised
-from tasks.asr.batching import uses_mask
-from tasks.asr.checkpoint import Checkpoint
+from tasks.asr.checkpoints.checkpoint import Checkpoint
 from tasks.asr.streaming.attention import hear_chunks
 from tasks.asr.streaming.front import Audio, Front, grid_of, projected
 from tasks.asr.streaming.shape import shape_of
+from tasks.asr.training.augment import normalised
+from tasks.asr.training.batching import uses_mask
 from tasks.errors import DataError
 
 Logits = np.ndarray[Any, np.dtype[np.float32]]

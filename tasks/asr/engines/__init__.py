@@ -1,0 +1,1 @@
+"""Audio to logits: the torch checkpoint and the shipped ONNX file behind one interface."""

@@ -1,0 +1,141 @@
+"""Audio to text through the exported ONNX file, without torch: starting takes as long as ONNX Runtime does.
+
+    OnnxRecogniser(Path("build/asr/shipped")).transcribe([audio])   # float32, 16 kHz, (samples,)
+
+The file carries what it needs to be used alone: vocabulary, blank, normalisation, language model. Also
+here: what both back ends share, which is audio that is checked, and logits turned into text.
+"""
+
+from __future__ import annotations
+
+import base64
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Literal, NamedTuple, Protocol
+
+import numpy as np
+
+from tasks.artifacts import read_json, sha256_file
+from tasks.asr.checkpoints.vocabulary import Names, Vocabulary
+from tasks.asr.decoding import language_model
+from tasks.asr.decoding.decode import BeamSearch, greedy
+from tasks.asr.decoding.word_search import make_search
+from tasks.asr.threads import thread_count
+from tasks.asr.training.augment import Audio, normalised
+from tasks.errors import ArtifactError, DataError, ModelError
+
+Precision = Literal["int8", "fp32"]
+ONNX_NAME = "model.int8.onnx"  # what is measured, gated and served
+FP32_NAME = "model.fp32.onnx"
+FILES: dict[Precision, str] = {"int8": ONNX_NAME, "fp32": FP32_NAME}
+_SHORTEST_SAMPLES = 800  # below 50 ms the feature encoder has no frame to give
+
+
+class Transcript(NamedTuple):
+    """What an utterance says: the final `text`, and the `greedy` one that no language model has touched."""
+
+    text: str
+    greedy: str
+
+
+class Recogniser(Protocol):
+    """Whatever turns audio into text."""
+
+    def transcripts(self, audio: Sequence[Audio]) -> list[Transcript]:
+        """One transcript per utterance; each is float32 at 16 kHz, mono, shape (samples,)."""
+
+    def transcribe(self, audio: Sequence[Audio]) -> list[str]:
+        """The final text alone."""
+
+
+class OnnxRecogniser:
+    """An exported ONNX file on ONNX Runtime, utterance by utterance: nothing is padded.
+
+    Args:
+        folder: what `tasks.asr.export` wrote.
+        threads: of ONNX Runtime; `thread_count()` if None.
+        precision: the file that ships (int8), or the exact one beside it.
+
+    Raises:
+        ArtifactError: the file is not the one that `malgil.json` beside it names.
+        ModelError: it is not there, or ONNX Runtime cannot read it.
+    """
+
+    def __init__(self, folder: Path, threads: int | None = None, precision: Precision = "int8") -> None:
+        import onnxruntime
+
+        path = folder / FILES[precision]
+        if not path.is_file():
+            raise ModelError(
+                f"{folder} has no {path.name}",
+                f"the {precision} recogniser is that file",
+                "export it: `dvc repro export_asr`; versions from before it was made have int8 alone",
+            )
+        self.sha256 = sha256_file(path)
+        expected = read_json(folder / "malgil.json").get("sha256" if precision == "int8" else "sha256_fp32")
+        if expected != self.sha256:
+            raise ArtifactError(
+                f"{path} has sha256 {self.sha256}",
+                f"malgil.json names {expected}",
+                "make it again: `dvc repro -f export_asr`",
+            )
+        options = onnxruntime.SessionOptions()
+        options.intra_op_num_threads = threads or thread_count()
+        options.inter_op_num_threads = 1
+        try:
+            self.session = onnxruntime.InferenceSession(
+                str(path), options, providers=["CPUExecutionProvider"]
+            )
+        except Exception as error:
+            raise ModelError(
+                f"{path} cannot be opened ({error})",
+                "must be a whole ONNX file",
+                "make it again: `dvc repro -f export_asr`",
+            ) from error
+        metadata = self.session.get_modelmeta().custom_metadata_map
+        ids: dict[str, int] = json.loads(metadata["vocabulary"])
+        names = Names(**json.loads(metadata.get("symbol_names", "{}")))
+        symbols = tuple(sorted(ids, key=lambda symbol: ids[symbol]))
+        self.vocabulary = Vocabulary(symbols, int(metadata["blank_id"]), names)
+        self.normalise = metadata["do_normalize"] == "true"
+        packed = metadata.get("language_model", "")
+        arpa = language_model.unpack(base64.b64decode(packed), str(path)) if packed else ""
+        found = json.loads(metadata.get("search", "{}"))
+        self.search = make_search(arpa, self.vocabulary, found) if arpa else None
+
+    def logits(self, audio: Audio) -> np.ndarray[Any, np.dtype[np.float32]]:
+        """Logits (frames, vocabulary) of one utterance."""
+        inputs = normalised(audio) if self.normalise else audio
+        (logits,) = self.session.run(["logits"], {"input_values": inputs[None]})
+        return np.asarray(logits[0], dtype=np.float32)
+
+    def transcripts(self, audio: Sequence[Audio]) -> list[Transcript]:
+        """See `Recogniser`. Raises `DataError` for audio of another shape or type."""
+        return [decode(self.logits(check_audio(c)), self.vocabulary, self.search) for c in audio]
+
+    def transcribe(self, audio: Sequence[Audio]) -> list[str]:
+        """See `Recogniser`."""
+        return [transcript.text for transcript in self.transcripts(audio)]
+
+
+def decode(logits: np.ndarray[Any, Any], vocabulary: Vocabulary, search: BeamSearch | None) -> Transcript:
+    """The transcript of one utterance from logits (frames, vocabulary); both texts are greedy without a
+    search.
+    """
+    plain = greedy(logits, vocabulary)
+    return Transcript(search.text(logits) if search else plain, plain)
+
+
+def check_audio(audio: Audio) -> Audio:
+    """The audio itself, padded with zeros to the shortest length that gives a frame.
+
+    Raises `DataError` when it is empty, not one-dimensional, not float32 or not finite.
+    """
+    if audio.ndim != 1 or audio.dtype != np.float32 or not len(audio) or not np.isfinite(audio).all():
+        raise DataError(
+            f"audio of shape {audio.shape} and type {audio.dtype}",
+            "must be float32, mono, 16 kHz, shape (samples,), finite and not empty",
+            "read it with tasks.data.audio, which mixes down and resamples",
+        )
+    return np.pad(audio, (0, max(0, _SHORTEST_SAMPLES - len(audio))))

@@ -1,0 +1,1 @@
+"""What the pre-training of an encoder hears, and the loss for audio without transcripts."""

@@ -1,0 +1,1 @@
+"""How good the recogniser is: error rates, slices, intervals, confusions. Pure."""

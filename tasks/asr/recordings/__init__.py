@@ -1,0 +1,1 @@
+"""Recordings of any length: where they are named, read, cut into windows and written as text."""

@@ -1,0 +1,1 @@
+"""What a training does: batches, augmentation, updates, what learns, several processes."""
