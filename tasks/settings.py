@@ -33,19 +33,12 @@ class Corpus(Section):
     )
     manifest: str = setting("table of your own recordings: .parquet, .csv, .tsv or .jsonl", "path")
     folder: str = setting("folder of your own recordings with their transcripts", "path")
-    hub: str = setting(
-        "data set with an audio column: a Hub id (`id@revision` for one revision) or a local folder",
-        "path or id",
-    )
-    audio_column: str = setting(
-        "column of your table or data set with the audio; empty: looked for under the usual names", "–"
-    )
+    hub: str = setting("data set: a Hub id, `id@revision` to pin it, or a local folder", "path or id")
+    audio_column: str = setting("your column of the audio; empty: looked for under the usual names", "–")
     transcript_column: str = setting("the same for what is said", "–")
     speaker_column: str = setting("the same for who says it", "–")
     split_column: str = setting("the same for the split", "–")
-    readings: str = setting(
-        "your own table of words and how they are said (columns written, spoken); empty for none", "path"
-    )
+    readings: str = setting("your table of words and how they are said; empty for none", "path")
     seed: int = setting("seed of sentences, voices, noise and silence", "–", ge=0)
     train_sentences: int = setting("distinct sentences in the train split", "sentences", ge=8)
     validation_sentences: int = setting("distinct sentences in the validation split", "sentences", ge=4)
