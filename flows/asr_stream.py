@@ -47,6 +47,7 @@ def stream(
     silence_s: Annotated[float, typer.Option(help="silence that ends a segment, in seconds")] = 0.8,
 ) -> None:
     """Text of a stream while it is spoken; the final text of a segment once a silence ends it."""
+    from tasks.asr.recordings.clipping import Clipping, clipping_warnings
     from tasks.asr.streaming import source as sources
 
     log_to_console()
@@ -57,10 +58,13 @@ def stream(
             "needs one of FILE, - and --microphone",
             "`malgil asr stream recording.wav`",
         )
+    clipping = Clipping()
     if source == "-":
-        blocks = sources.from_bytes(sys.stdin.buffer)
+        blocks = sources.from_bytes(sys.stdin.buffer, clipping)
+    elif source is None:
+        blocks = sources.from_microphone(clipping)
     else:
-        blocks = sources.from_microphone() if source is None else sources.from_file(Path(source))
+        blocks = sources.from_file(Path(source), clipping)
 
     from tasks.asr.streaming.recogniser import StreamingRecognizer
     from tasks.asr.streaming.session import run_stream
@@ -70,15 +74,21 @@ def stream(
     recogniser = StreamingRecognizer.load(folder, mode.value, not greedy, silence_s)
     show = _json_line if as_json else _in_place if sys.stdout.isatty() else _line
     final, delays = run_stream(recogniser, blocks, show, realtime)
+    name = "the microphone" if source is None else "standard input" if source == "-" else source
+    warnings = list(clipping_warnings(name, clipping.share))
     about = {
         "mode": recogniser.encoder.mode,
         "latency_s": round(recogniser.encoder.latency_s, 3),
         **delays.summary(),
+        "clipped_share": round(clipping.share, 4),
+        "warnings": warnings,
     }
     if as_json:
         print(json.dumps({"text": final.text, **about}, ensure_ascii=False), flush=True)
     else:
         _say(about)
+    for warning in warnings:
+        print(f"malgil: warning: {warning}", file=sys.stderr)
 
 
 def _json_line(partial: Partial) -> None:

@@ -248,6 +248,7 @@ class _Job:
             characters=tuple(self.characters),
             confidence=sum(sure) / len(sure) if sure else None,
             model_sha256=self.acoustic.sha256,
+            clipped_share=self.recording.clipped_share,
         )
 
 
