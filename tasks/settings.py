@@ -139,7 +139,9 @@ class Pretrain(Section):
 class TrainAsr(Section):
     """Fine-tuning of the recogniser with CTC."""
 
-    encoder: str = setting("wav2vec2 checkpoint to start from: a folder or a Hub id", "path or id")
+    encoder: str = setting(
+        "wav2vec2 checkpoint to start from: a folder or Hub id (`id@revision`)", "path or id"
+    )
     from_scratch: bool = setting("use only the encoder's shape, with fresh weights", "–")
     vocabulary: Literal["jamo", "syllable", "checkpoint"] = setting(
         "symbols of the head: jamo, every character of the train transcripts, or the checkpoint's own", "–"

@@ -16,6 +16,7 @@ from typing import Any
 
 import pandas as pd
 
+from tasks.data.hub import fetch, hub_name
 from tasks.data.tables import ALIASES, check_named, with_manifest_names
 from tasks.errors import DataError, explain_os_error
 from tasks.progress import track
@@ -60,12 +61,13 @@ def rows_of_hub(name: str, into: Path, named: Mapping[str, str] | None = None) -
 
 def _download(name: str) -> tuple[Path, str]:
     """The snapshot of a Hub data set in the Hub's cache, and "id at commit"."""
-    from huggingface_hub import snapshot_download
     from huggingface_hub.errors import HfHubHTTPError, HFValidationError
 
-    repository, _, revision = name.partition("@")
+    asked = hub_name(name)
     try:
-        folder = Path(snapshot_download(repository, repo_type="dataset", revision=revision or None))
+        if asked is None:
+            raise ValueError("no such folder")
+        folder = fetch(asked, "dataset")
     except (HfHubHTTPError, HFValidationError, OSError, ValueError) as error:
         reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         raise DataError(
@@ -73,7 +75,7 @@ def _download(name: str) -> tuple[Path, str]:
             "names a folder here, or a data set of the Hub that this machine reaches and may read",
             "correct the name; for a private one set HF_TOKEN; offline, name a folder that holds a copy",
         ) from error
-    return folder, f"{repository} at {folder.name}"
+    return folder, f"{asked.repository} at {folder.name}"
 
 
 def _rows(
