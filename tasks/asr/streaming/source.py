@@ -79,7 +79,9 @@ def from_microphone(clipping: Clipping | None = None) -> Iterator[Audio]:
         )
     except sounddevice.PortAudioError as error:
         raise DataError(
-            f"no microphone ({error})", "one must be connected", "connect one, or stream a file"
+            f"no microphone ({error})",
+            "one must be connected",
+            "connect one (`python -m sounddevice` lists what is seen), or stream a file",
         ) from error
     return _heard(microphone, heard, clipping)
 
