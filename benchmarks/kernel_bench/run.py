@@ -1,0 +1,125 @@
+"""Measures one problem: judge every implementation, time the right ones in turns, put the figures together."""
+
+from __future__ import annotations
+
+import gc
+from collections.abc import Callable, Iterable
+from dataclasses import asdict
+from typing import Any
+
+import torch
+
+from benchmarks.kernel_bench import attention, losses, lora, norms, pointwise
+from benchmarks.kernel_bench.measure import (
+    Timing,
+    copies_past_cache,
+    copy_bytes_per_s,
+    matmul_flops_per_s,
+    time_runs,
+)
+from benchmarks.kernel_bench.problem import Problem, outputs_and_gradients
+from benchmarks.kernel_bench.verify import differs_at_full_size, verdict
+
+FAMILIES: dict[str, Callable[[bool], Iterable[Problem]]] = {
+    "norms": norms.problems,
+    "pointwise": pointwise.problems,
+    "losses": losses.problems,
+    "attention": attention.problems,
+    "lora": lora.problems,
+}
+Row = dict[str, Any]
+
+
+def ceilings(device: torch.device) -> dict[str, float]:
+    """What the device does at most, measured now: bytes copied per second and bf16 FLOPs per second."""
+    return {
+        "copy_bytes_per_s": copy_bytes_per_s(device),
+        "matmul_flops_per_s": matmul_flops_per_s(device, torch.bfloat16),
+    }
+
+
+def measure_problem(
+    problem: Problem, device: torch.device, limits: dict[str, float], budget_ms: float
+) -> Row:
+    """A row of the table: timings of all that are right, why the others have none, and the verdicts."""
+    wrong = {name: verdict(problem, name, device) for name in problem.implementations}
+    right = {name: compute for name, compute in problem.implementations.items() if not wrong[name]}
+    timings: dict[str, Timing] = {}
+    sets = [problem.make(torch.Generator(device=device).manual_seed(0), device)]
+    copies = copies_past_cache(sum(x.nbytes for x in sets[0]), device)
+    sets += [problem.make(torch.Generator(device=device).manual_seed(i), device) for i in range(1, copies)]
+    wrong |= _full_size_verdicts(problem, right, sets[0])
+    right = {name: compute for name, compute in right.items() if not wrong[name]}
+    if right:
+        runs = {
+            name: lambda turn, compute=compute: outputs_and_gradients(
+                compute, sets[turn % len(sets)], problem.backward
+            )
+            for name, compute in right.items()
+        }
+        timings = time_runs(
+            runs, budget_ms=budget_ms, device=device, graph=problem.graph, sets=len(sets)
+        )
+    del sets
+    gc.collect()
+    if device.type == "cuda":
+        torch.cuda.empty_cache()
+    return _row(problem, timings, wrong, limits)
+
+
+def _full_size_verdicts(problem: Problem, right: dict[str, Any], inputs: Any) -> dict[str, str]:
+    """Implementations that differ at full size from the first peer that is right; nothing to compare with: {}."""
+    peers = [name for name in right if name != "malgil"]
+    if "malgil" not in right or not peers or problem.in_place:
+        return {}
+    kept = outputs_and_gradients(right[peers[0]], inputs, problem.backward)
+    other = outputs_and_gradients(right["malgil"], inputs, problem.backward)
+    return {"malgil": differs_at_full_size(problem, other, kept)}
+
+
+def _row(problem: Problem, timings: dict[str, Timing], wrong: dict[str, str], limits: dict[str, float]) -> Row:
+    ours = timings.get("malgil")
+    peers = {name: t for name, t in timings.items() if name != "malgil"}
+    row: Row = {
+        "name": problem.name,
+        "op": problem.op,
+        "dtype": str(problem.dtype).removeprefix("torch."),
+        "bytes_moved": problem.bytes_moved,
+        "flops": problem.flops,
+        "timings": {name: asdict(t) for name, t in timings.items()},
+        "wrong": {name: why for name, why in wrong.items() if why},
+        "asked": asdict(problem.asked),
+        "ratios": {name: t.median_ms / ours.median_ms for name, t in peers.items()} if ours else {},
+        "best_peer": min(peers, key=lambda name: peers[name].median_ms) if peers else None,
+    }
+    if ours:
+        seconds = ours.median_ms / 1e3
+        row["share_of_copy"] = problem.bytes_moved / seconds / limits["copy_bytes_per_s"]
+        row["share_of_matmul"] = problem.flops / seconds / limits["matmul_flops_per_s"]
+        row["gb_per_s"] = problem.bytes_moved / seconds / 1e9
+        row["tflop_per_s"] = problem.flops / seconds / 1e12
+        row["memory_ratios"] = {
+            name: ours.peak_bytes / t.peak_bytes for name, t in peers.items() if t.peak_bytes
+        }
+        row["missed"] = _missed(problem, row)
+    return row
+
+
+def _missed(problem: Problem, row: Row) -> list[str]:
+    """Each figure asked for that was not reached; a peer that is missing is not counted as beaten."""
+    asked, said = problem.asked, []
+    for peer, least in asked.ratios.items():
+        found = row["ratios"].get(peer)
+        if found is None:
+            said.append(f"{peer}: no figure ({row['wrong'].get(peer, 'not measured')})")
+        elif found < least:
+            said.append(f"{peer}: {found:.2f}x, asked {least:g}x")
+    for peer, most in asked.memory.items():
+        found = row["memory_ratios"].get(peer)
+        if found is None or found > most:
+            said.append(f"memory over {peer}'s: {found and f'{found:.2f}'}, asked {most:g} at most")
+    if asked.copy and row["share_of_copy"] < asked.copy:
+        said.append(f"{row['share_of_copy']:.0%} of the copy ceiling, asked {asked.copy:.0%}")
+    if asked.tflops and row["tflop_per_s"] < asked.tflops:
+        said.append(f"{row['tflop_per_s']:.0f} TFLOP/s, asked {asked.tflops:g}")
+    return said
