@@ -42,7 +42,7 @@ from tasks.data.manifest import (
 from tasks.data.normalisers import normalise
 from tasks.data.readings import with_readings
 from tasks.data.splits import complete_splits
-from tasks.data.tables import SETTINGS, read_table, with_manifest_names
+from tasks.data.tables import read_table, with_manifest_names
 from tasks.data.text import inverse_normalise, unspaced
 from tasks.errors import DataError
 from tasks.progress import track
@@ -101,7 +101,12 @@ def ingest(params: Corpus, folder: Path, normaliser: str) -> None:
 
 
 def _read(params: Corpus, incoming: Path) -> Source:
-    named = {name: getattr(params, key.partition(".")[2]) for name, key in SETTINGS.items()}
+    named = {
+        "path": params.audio_column,
+        "transcript": params.transcript_column,
+        "speaker": params.speaker_column,
+        "split": params.split_column,
+    }
     if params.source == "folder":
         path = Path(params.folder)
         return Source(rows_of_folder(path, named), path, path.name, path)
