@@ -127,7 +127,11 @@ def transcribe(
         from tasks.progress import Progress
 
         with Progress("transcribe", total_seconds(found), "s of audio") as progress:
-            failures = _write(results(found, acoustic, progress=progress), form, files, len(found) > 1)
+            failures, warnings = _write(
+                results(found, acoustic, progress=progress), form, files, len(found) > 1
+            )
+    for warning in warnings:
+        print(f"malgil: warning: {warning}", file=sys.stderr)
     for failure in failures:
         print(f"malgil: {type(failure.error).__name__}: {failure.told()}", file=sys.stderr)
     if failures:
@@ -164,18 +168,24 @@ def _search(
 
 def _write(
     results: Iterator[Transcription | Failure], form: Format, files: Mapping[str, Path], several: bool
-) -> list[Failure]:
-    """Prints each result, or writes it to its file; JSON is printed at the end, as one list."""
+) -> tuple[list[Failure], list[str]]:
+    """Prints each result, or writes it to its file; JSON is printed at the end, as one list.
+
+    Returns what has no text, and the warnings about what has.
+    """
     from tasks.artifacts import write_text
     from tasks.asr.recordings import formats
     from tasks.asr.recordings.sources import Failure
 
     failures: list[Failure] = []
     listed: list[Transcription] = []
+    warnings: list[str] = []
     for result in results:
         if isinstance(result, Failure):
             failures.append(result)
-        elif files:
+            continue
+        warnings += result.warnings
+        if files:
             write_text(files[result.path], _formatted(result, form, several=False))
         elif form is Format.json:
             listed.append(result)
@@ -183,7 +193,7 @@ def _write(
             print(_formatted(result, form, several), end="", flush=True)
     if form is Format.json and not files:
         print(formats.as_json(listed), end="")
-    return failures
+    return failures, warnings
 
 
 def _formatted(transcription: Transcription, form: Format, several: bool) -> str:

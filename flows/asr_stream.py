@@ -9,21 +9,21 @@ The body is in tasks/asr/streaming.
 from __future__ import annotations
 
 import json
+import os
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from flows.asr_screen import Screen, UntilInterrupted
 from flows.console import log_to_console
 from tasks.errors import DataError
 
 if TYPE_CHECKING:
     from tasks.asr.streaming.recogniser import Partial
-
-_CLEAR, _DIM, _PLAIN = "\r\x1b[K", "\x1b[2m", "\x1b[0m"
 
 
 class Mode(StrEnum):
@@ -47,6 +47,7 @@ def stream(
     silence_s: Annotated[float, typer.Option(help="silence that ends a segment, in seconds")] = 0.8,
 ) -> None:
     """Text of a stream while it is spoken; the final text of a segment once a silence ends it."""
+    from tasks.asr.recordings.clipping import Clipping, clipping_warnings
     from tasks.asr.streaming import source as sources
 
     log_to_console()
@@ -57,10 +58,13 @@ def stream(
             "needs one of FILE, - and --microphone",
             "`malgil asr stream recording.wav`",
         )
+    clipping = Clipping()
     if source == "-":
-        blocks = sources.from_bytes(sys.stdin.buffer)
+        blocks = sources.from_bytes(sys.stdin.buffer, clipping)
+    elif source is None:
+        blocks = sources.from_microphone(clipping)
     else:
-        blocks = sources.from_microphone() if source is None else sources.from_file(Path(source))
+        blocks = sources.from_file(Path(source), clipping)
 
     from tasks.asr.streaming.recogniser import StreamingRecognizer
     from tasks.asr.streaming.session import run_stream
@@ -68,17 +72,30 @@ def stream(
     # a published version has its checkpoint in a folder below the ONNX file
     folder = model / "checkpoint" if (model / "checkpoint" / "config.json").is_file() else model
     recogniser = StreamingRecognizer.load(folder, mode.value, not greedy, silence_s)
-    show = _json_line if as_json else _in_place if sys.stdout.isatty() else _line
-    final, delays = run_stream(recogniser, blocks, show, realtime)
+    final, delays = run_stream(recogniser, UntilInterrupted(blocks), _shower(as_json), realtime)
+    name = "the microphone" if source is None else "standard input" if source == "-" else source
+    warnings = list(clipping_warnings(name, clipping.share))
     about = {
         "mode": recogniser.encoder.mode,
         "latency_s": round(recogniser.encoder.latency_s, 3),
         **delays.summary(),
+        "clipped_share": round(clipping.share, 4),
+        "warnings": warnings,
     }
     if as_json:
         print(json.dumps({"text": final.text, **about}, ensure_ascii=False), flush=True)
     else:
         _say(about)
+    for warning in warnings:
+        print(f"malgil: warning: {warning}", file=sys.stderr)
+
+
+def _shower(as_json: bool) -> Callable[[Partial], None]:
+    """How a partial is shown: as JSON, over itself on a terminal that can, or line by line."""
+    if as_json:
+        return _json_line
+    in_place = sys.stdout.isatty() and os.environ.get("TERM") != "dumb"
+    return Screen(sys.stdout).show if in_place else _line
 
 
 def _json_line(partial: Partial) -> None:
@@ -90,11 +107,6 @@ def _json_line(partial: Partial) -> None:
 def _line(partial: Partial) -> None:
     """A final text as it is, a text that grows behind a tilde."""
     print(partial.text if partial.final else f"~ {partial.text}", flush=True)
-
-
-def _in_place(partial: Partial) -> None:
-    ending = "\n" if partial.final else ""
-    print(f"{_CLEAR}{partial.committed}{_DIM}{partial.tentative}{_PLAIN}", end=ending, flush=True)
 
 
 def _say(about: Mapping[str, object]) -> None:

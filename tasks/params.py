@@ -260,9 +260,16 @@ def write_sources(params: Params, folder: Path) -> None:
         if path is not None and path.is_dir():
             # hours of audio are not read again for every run: their names, sizes and times tell of a change
             digest = digest_listing(path) if is_corpus else digest_folder(path)
-        elif path is not None and path.is_file():
-            digest = sha256_file(path)
-        write_json(folder / f"{stage}.json", {"setting": f"{stage}.{key}", "value": name, "sha256": digest})
+        else:
+            digest = _digest_of(name)
+        found = {"setting": f"{stage}.{key}", "value": name, "sha256": digest}
+        if is_corpus:
+            found["readings_sha256"] = _digest_of(params.corpus.readings)
+        write_json(folder / f"{stage}.json", found)
+
+
+def _digest_of(name: str) -> str | None:
+    return sha256_file(Path(name)) if name and Path(name).is_file() else None
 
 
 def describe(values: dict[str, Any]) -> str:

@@ -33,10 +33,12 @@ class Corpus(Section):
     )
     manifest: str = setting("table of your own recordings: .parquet, .csv, .tsv or .jsonl", "path")
     folder: str = setting("folder of your own recordings with their transcripts", "path")
-    hub: str = setting(
-        "data set with an audio column: a Hub id (`id@revision` for one revision) or a local folder",
-        "path or id",
-    )
+    hub: str = setting("data set: a Hub id, `id@revision` to pin it, or a local folder", "path or id")
+    audio_column: str = setting("your column of the audio; empty: looked for under the usual names", "–")
+    transcript_column: str = setting("the same for what is said", "–")
+    speaker_column: str = setting("the same for who says it", "–")
+    split_column: str = setting("the same for the split", "–")
+    readings: str = setting("your table of words and how they are said; empty for none", "path")
     seed: int = setting("seed of sentences, voices, noise and silence", "–", ge=0)
     train_sentences: int = setting("distinct sentences in the train split", "sentences", ge=8)
     validation_sentences: int = setting("distinct sentences in the validation split", "sentences", ge=4)
@@ -86,7 +88,7 @@ class EmbedAsr(Section):
 class Prepare(Section):
     """Which text normalisers are applied before training."""
 
-    normaliser: Literal["ko-1", "ko-2"] = setting(
+    normaliser: Literal["ko-1", "ko-2", "ko-3"] = setting(
         "chain of text normalisers (docs/reference/normalisers.md)", "–"
     )
     inverse_normaliser: Literal["itn-ko-1"] = setting("version of the spoken-to-written normaliser", "–")
@@ -137,7 +139,9 @@ class Pretrain(Section):
 class TrainAsr(Section):
     """Fine-tuning of the recogniser with CTC."""
 
-    encoder: str = setting("wav2vec2 checkpoint to start from: a folder or a Hub id", "path or id")
+    encoder: str = setting(
+        "wav2vec2 checkpoint to start from: a folder or Hub id (`id@revision`)", "path or id"
+    )
     from_scratch: bool = setting("use only the encoder's shape, with fresh weights", "–")
     vocabulary: Literal["jamo", "syllable", "checkpoint"] = setting(
         "symbols of the head: jamo, every character of the train transcripts, or the checkpoint's own", "–"

@@ -14,11 +14,15 @@ import sys
 import threading
 import time
 from dataclasses import dataclass, field
-from typing import Any
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import uvicorn
 from fastapi import FastAPI, Request
 from fastapi.responses import JSONResponse, Response
+
+if TYPE_CHECKING:
+    import pytest
 
 ATTRIBUTES = "\n".join(
     f"*.{e} filter=lfs diff=lfs merge=lfs -text" for e in ("onnx", "gguf", "safetensors")
@@ -287,6 +291,22 @@ def start(hub: Hub) -> tuple[uvicorn.Server, str]:
         time.sleep(0.02)
     port = server.servers[0].sockets[0].getsockname()[1]
     return server, f"http://127.0.0.1:{port}"
+
+
+def redirect(patch: "pytest.MonkeyPatch", address: str, cache: Path) -> None:
+    """Sends huggingface_hub, in this process, to the server at `address` with a cache of its own."""
+    import huggingface_hub.constants as constants
+
+    patch.setenv("HF_TOKEN", "hf_reader")
+    patch.setattr(constants, "ENDPOINT", address)
+    template = address + "/{repo_id}/resolve/{revision}/{filename}"
+    patch.setattr(constants, "HUGGINGFACE_CO_URL_TEMPLATE", template)
+    patch.setattr(constants, "HF_HUB_CACHE", str(cache))
+
+
+def files_of(folder: Path) -> dict[str, tuple[bytes, bool]]:
+    """A folder as the content of a commit."""
+    return {path.name: (path.read_bytes(), path.suffix in LFS_SUFFIXES) for path in folder.iterdir()}
 
 
 if __name__ == "__main__":

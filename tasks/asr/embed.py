@@ -20,6 +20,7 @@ from typing import Any, Literal
 import numpy as np
 
 from tasks.asr.embedding.encoder import EncoderLayers
+from tasks.asr.recordings.in_order import Job, finished
 from tasks.asr.recordings.recording import Recording, stretches, survey
 from tasks.asr.recordings.sources import Failure, Source
 from tasks.asr.recordings.windows import Window, plan_windows
@@ -120,7 +121,7 @@ class _Runner:
         self.encoder, self.pooling, self.batch_seconds = encoder, pooling, batch_seconds
         self.longest = encoder.grid.frames(round(window_s * SAMPLE_RATE_HZ))
         self.overlap = round(self.longest * OVERLAP_S / WINDOW_S)
-        self.jobs: deque[_Job | Failure] = deque()
+        self.jobs: deque[Job[Embedded] | Failure] = deque()
         self.pool: list[tuple[_Job, Window, Audio]] = []
         self.pool_s = 0.0
 
@@ -159,12 +160,7 @@ class _Runner:
 
     def finished(self) -> Iterator[Embedded | Failure]:
         """Results at the head of the line that are complete."""
-        while self.jobs:
-            job = self.jobs[0]
-            if isinstance(job, _Job) and not job.complete:
-                return
-            self.jobs.popleft()
-            yield job if isinstance(job, Failure) else job.result()
+        return finished(self.jobs)
 
 
 class _Job:

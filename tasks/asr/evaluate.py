@@ -28,7 +28,7 @@ from tasks.asr.checkpoints.checkpoint import use_threads
 from tasks.asr.engines.torch_model import OnnxRecogniser, Recogniser, TorchRecogniser, Transcript
 from tasks.asr.prepared import PreparedSpeech, read_prepared
 from tasks.asr.quality.intervals import rate_interval
-from tasks.asr.quality.jamo import confusions
+from tasks.asr.quality.jamo import confusions, counts
 from tasks.asr.quality.metrics import cer, edit_counts, space_normalised_wer, wer
 from tasks.asr.quality.slices import slices
 from tasks.asr.training.augment import Audio
@@ -99,6 +99,7 @@ def evaluate(
             **rates(table, params),
             "slices": slices(table, params),
             "confusions": jamo_confusions(table),
+            "jamo_counts": jamo_counts(table),
             "times_real_time": round(speech_s / max(seconds, 1e-9), 1),
             "sha256": sha256,
         }
@@ -262,6 +263,18 @@ def jamo_confusions(table: pd.DataFrame) -> dict[str, dict[str, list[dict[str, A
             for part, rows in (("in_domain", ~outside), ("out_of_domain", outside))
         }
         for name, heard in (("search", "hypothesis"), ("greedy", "greedy"))
+    }
+
+
+def jamo_counts(table: pd.DataFrame) -> dict[str, list[dict[str, Any]]]:
+    """All confusions of jamo with others of their place by what the recogniser says of the plain test
+    utterances, in domain and out of domain. Pure.
+    """
+    plain = table[table["condition"] == "plain"]
+    outside = plain["split"] == OUT_OF_DOMAIN
+    return {
+        part: counts(plain.loc[rows, "reference"].tolist(), plain.loc[rows, "hypothesis"].tolist())
+        for part, rows in (("in_domain", ~outside), ("out_of_domain", outside))
     }
 
 

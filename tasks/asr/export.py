@@ -201,6 +201,7 @@ def _metadata(loaded: Checkpoint, checkpoint: Path) -> dict[str, Any]:
         "blank_id": loaded.vocabulary.blank_id,
         "vocabulary": loaded.vocabulary.ids,
         "symbol_names": asdict(loaded.vocabulary.names),
+        "encoder": loaded.about.get("encoder", ""),
         "training_digest": loaded.about.get("training_digest", ""),
         "checkpoint_digest": digest_folder(checkpoint),
     }

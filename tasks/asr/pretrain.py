@@ -40,6 +40,7 @@ from tasks.asr.checkpoints.checkpoint import (
     save_checkpoint,
     use_threads,
 )
+from tasks.asr.checkpoints.layout import pinned
 from tasks.asr.decoding.decode import greedy_labels
 from tasks.asr.pretraining.contrastive import (
     Task,
@@ -104,6 +105,8 @@ def pretrain(params: Pretrain, *, out_dir: Path, work_dir: Path) -> Path:
 
 def _pretrain(params: Pretrain, out_dir: Path, work_dir: Path, world: World) -> Path:
     commit = provenance.git_commit()
+    if params.initial:
+        params = params.model_copy(update={"initial": pinned(params.initial)})  # one commit from here on
     speech = read_speech(params, work_dir / "speech")
     held = max(1, min(_VALIDATION, len(speech.symbols) // 10))
     objective = (_contrastive if params.source == "audio" else _supervised)(params, speech, held)

@@ -34,6 +34,7 @@ from tasks.asr.checkpoints.checkpoint import (
     use_threads,
 )
 from tasks.asr.checkpoints.labels import choose_vocabulary, encode_all, warn_of_missing
+from tasks.asr.checkpoints.layout import pinned
 from tasks.asr.engines.torch_model import recognise
 from tasks.asr.prepared import PreparedSpeech, read_prepared
 from tasks.asr.quality.metrics import cer, wer
@@ -82,6 +83,7 @@ def _fine_tune(
     rows, store = data.split("train")
     heard, heard_store = data.split("validation")
     texts = rows["text"].tolist()
+    params = params.model_copy(update={"encoder": pinned(params.encoder)})  # one commit from here on
     vocabulary = choose_vocabulary(params.vocabulary, params.encoder, texts)
     labels = encode_all(rows["utterance_id"].tolist(), texts, vocabulary)
     warn_of_missing("validation", heard["text"].tolist(), vocabulary)

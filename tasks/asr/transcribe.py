@@ -26,6 +26,7 @@ from tasks.asr.decoding.align import Spoken, align, best_path, log_posteriors, s
 from tasks.asr.engines.acoustic import Acoustic
 from tasks.asr.engines.onnx_model import check_audio
 from tasks.asr.recordings.formats import Interval, Transcription
+from tasks.asr.recordings.in_order import Job, finished
 from tasks.asr.recordings.recording import Recording, read_header, stretches, survey
 from tasks.asr.recordings.sources import Failure, Source
 from tasks.asr.recordings.windows import Window, pause_frame, plan_windows
@@ -100,7 +101,7 @@ class _Runner:
         self.acoustic, self.progress = acoustic, progress
         self.longest = acoustic.grid.frames(round(window_s * SAMPLE_RATE_HZ))
         self.overlap = round(overlap_s * SAMPLE_RATE_HZ / acoustic.grid.stride)
-        self.jobs: deque[_Job | Failure] = deque()
+        self.jobs: deque[Job[Transcription] | Failure] = deque()
         self.pool: list[tuple[_Job, Window, Audio]] = []
         self.pool_s = self.done_s = 0.0
         self.running: deque[_Running] = deque()
@@ -187,12 +188,7 @@ class _Runner:
 
     def finished(self) -> Iterator[Transcription | Failure]:
         """Results at the head of the line that are complete."""
-        while self.jobs:
-            job = self.jobs[0]
-            if isinstance(job, _Job) and not job.complete:
-                return
-            self.jobs.popleft()
-            yield job if isinstance(job, Failure) else job.result()
+        return finished(self.jobs)
 
 
 class _Job:
@@ -286,6 +282,7 @@ class _Job:
             characters=tuple(self.characters),
             confidence=sum(sure) / len(sure) if sure else None,
             model_sha256=self.acoustic.sha256,
+            clipped_share=self.recording.clipped_share,
         )
 
 

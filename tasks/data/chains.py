@@ -13,6 +13,7 @@ CHAINS: dict[str, tuple[str, ...]] = {
     "ko-1": ("nfc-1", "punctuation-1"),
     # Hanja before NFC: NFC forgets which of its readings a compatibility ideograph stands for.
     "ko-2": ("hanja-1", "nfc-1", "numbers-1", "latin-1", "punctuation-1"),
+    "ko-3": ("hanja-2", "nfc-1", "numbers-1", "latin-1", "punctuation-1"),
 }
 
 

@@ -1,4 +1,4 @@
-"""Small charts as inline SVG: histogram, lines, scatter, intervals. Pure functions from numbers to markup.
+"""Small charts as inline SVG: histogram, lines, scatter, intervals, heat map. Pure: numbers to markup.
 
 They take their colours and fonts from the page's style sheet (`templates/page.css`), so that they follow
 light and dark and the browser's own Korean fonts; series differ by dash and by mark as well as by colour.
@@ -15,6 +15,7 @@ from markupsafe import Markup, escape
 WIDTH, HEIGHT = 440.0, 250.0
 LEFT, RIGHT, TOP, BOTTOM = 52.0, 14.0, 14.0, 42.0
 _ROW = 22.0  # height of a row of `intervals`
+_CELL = 26.0  # largest side of a square of `heat_map`
 SERIES = 6  # classes s0 to s5 of the style sheet
 _DASHES = ("", "6 4", "2 3", "9 3 2 3", "1 4", "12 4")
 
@@ -42,6 +43,16 @@ class Interval(NamedTuple):
     low: float | None
     high: float | None
     second: float | None = None
+
+
+class Cell(NamedTuple):
+    """A square of `heat_map`: where it is, how dark (0 to 1), what stands in it and what it means."""
+
+    row: str
+    column: str
+    share: float
+    shown: str
+    told: str
 
 
 class Axis(NamedTuple):
@@ -230,6 +241,51 @@ def intervals(
         _n(WIDTH - RIGHT), _n(height - 6), x_label
     )
     return _figure(f"{label}: {'; '.join(_told(row, write) for row in rows)}", drawn, height=height)
+
+
+def heat_map(
+    cells: Sequence[Cell], columns: Sequence[str], *, label: str, x_label: str, y_label: str
+) -> Markup:
+    """Squares, the darker the larger their share; rows are those of the cells, in their order.
+
+    Args:
+        columns: names over the columns; those of the cells are among them.
+    """
+    rows = list(dict.fromkeys(cell.row for cell in cells))
+    if not rows:
+        return Markup('<p class="none">Nothing to show.</p>')
+    side = min(_CELL, (WIDTH - LEFT - RIGHT) / len(columns))
+    top = TOP + _ROW
+    drawn = Markup("")
+    for number_of, name in enumerate(columns):
+        drawn += Markup('<text class="name" x="{}" y="{}" text-anchor="middle">{}</text>').format(
+            _n(LEFT + (number_of + 0.5) * side), _n(top - 6), name
+        )
+    for number_of, name in enumerate(rows):
+        drawn += Markup('<text class="name" x="{}" y="{}" text-anchor="end">{}</text>').format(
+            _n(LEFT - 8), _n(top + (number_of + 0.5) * side + 5), name
+        )
+    for cell in cells:
+        x, y = LEFT + columns.index(cell.column) * side, top + rows.index(cell.row) * side
+        drawn += Markup(
+            '<rect class="heat" x="{0}" y="{1}" width="{2}" height="{2}" fill-opacity="{3}">'
+            '<title>{4}</title></rect><text class="count" x="{5}" y="{6}" text-anchor="middle">{7}</text>'
+        ).format(
+            _n(x + 0.5),
+            _n(y + 0.5),
+            _n(side - 1),
+            _n(0.1 + 0.65 * min(cell.share, 1.0)),
+            cell.told,
+            _n(x + side / 2),
+            _n(y + side / 2 + 4),
+            cell.shown,
+        )
+    height = top + len(rows) * side + _ROW
+    drawn += Markup('<text class="label" x="{}" y="{}">{}</text>').format(
+        _n(4), _n(height - 6), f"↓ {y_label}, → {x_label}"
+    )
+    worst = sorted(cells, key=lambda cell: -cell.share)[:5]
+    return _figure(f"{label}: {'; '.join(cell.told for cell in worst)}", drawn, height=height)
 
 
 def _told(row: Interval, write: Callable[[float], str]) -> str:

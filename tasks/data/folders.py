@@ -12,6 +12,7 @@ The first folder below the top is the split when it has the name of one (train, 
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +27,7 @@ _METADATA = ("metadata.jsonl", "metadata.csv")
 _SPEAKER_IN_ID = re.compile(r"(?P<speaker>[^-_]+)[-_].+")
 
 
-def rows_of_folder(folder: Path) -> pd.DataFrame:
+def rows_of_folder(folder: Path, named: Mapping[str, str] | None = None) -> pd.DataFrame:
     """One row per recording: path (relative to the folder), transcript, speaker and split where known.
 
     A transcript without audio keeps its row, so that the validation stage names the missing file; audio
@@ -34,8 +35,12 @@ def rows_of_folder(folder: Path) -> pd.DataFrame:
     or the folder's parent; in the sidecar layout it is the folder that the recording lies in, if there are
     several.
 
+    Args:
+        named: column of the manifest to the user's own in metadata.csv or metadata.jsonl.
+
     Raises:
-        DataError: no recordings, no transcripts, or a line of *.trans.txt without text.
+        DataError: no recordings, no transcripts, a line of *.trans.txt without text, or a named column that
+            is not there.
         ArtifactError: there is no such folder.
     """
     if not folder.is_dir():
@@ -46,7 +51,13 @@ def rows_of_folder(folder: Path) -> pd.DataFrame:
     tables = [path for name in _METADATA for path in sorted(folder.rglob(name))]
     listings = sorted(folder.rglob("*.trans.txt"))
     if tables:
-        frame = _from_metadata(folder, tables)
+        frame = _from_metadata(folder, tables, named)
+    elif any((named or {}).values()):
+        raise DataError(
+            f"{folder} has no {' or '.join(_METADATA)}",
+            "only a table has columns that can be named",
+            "leave corpus.audio_column, transcript_column, speaker_column and split_column empty",
+        )
     elif listings:
         frame = _from_listings(folder, listings, audio)
     else:
@@ -58,10 +69,10 @@ def rows_of_folder(folder: Path) -> pd.DataFrame:
     return frame
 
 
-def _from_metadata(folder: Path, tables: list[Path]) -> pd.DataFrame:
+def _from_metadata(folder: Path, tables: list[Path], named: Mapping[str, str] | None) -> pd.DataFrame:
     parts = []
     for table in tables:
-        part = with_manifest_names(read_table(table))
+        part = with_manifest_names(read_table(table), named, table)
         if "path" in part:
             beside = table.parent.relative_to(folder)
             part["path"] = [(beside / str(path)).as_posix() for path in part["path"]]

@@ -1,40 +1,27 @@
-"""Hanja to Hangul (step `hanja-1`): the reading of each character, with the initial-sound rule. Pure.
+"""Hanja to Hangul (steps `hanja-1` and `hanja-2`): a reading per character, the initial-sound rule. Pure.
 
-The readings are those of KS X 1001, whose 4,888 Hanja stand in the order of their Korean reading. Python's
-codec `euc_kr` knows that order; `_READINGS` says how many characters each reading has. A character that the
-standard lists under several readings has compatibility ideographs for the others (U+F900 to U+FA0B); they
-keep their own reading. Words that are read otherwise than letter by letter stand in `_WORDS`.
+The readings are those of KS X 1001, whose 4,888 Hanja stand in the order of their Korean reading; the table
+is `tasks.data.hanja_readings`, made from the Unihan database. A character that the standard lists under
+several readings has compatibility ideographs for the others (U+F900 to U+FA0B); they keep their own reading.
+Words that are read otherwise than letter by letter stand in `_WORDS`.
 
 Not known: Hanja outside KS X 1001, which stay as they are, and prefixes before a word that has the rule of
-its own (新女性 is read 신녀성, not 신여성). No library: `hanja` of PyPI pins another PyYAML and wants pytest.
+its own (新女性 is read 신녀성, not 신여성). No library: `hanja` of PyPI pins another PyYAML, wants pytest,
+and its table names no licence.
 """
 
 from __future__ import annotations
 
 import re
 import unicodedata
-from functools import cache
+from collections.abc import Mapping
+from functools import cache, partial
 
-_ROWS = range(0xCA, 0xFE)  # lead bytes of the Hanja in EUC-KR
-_COLUMNS = range(0xA1, 0xFF)
-_READINGS = (
-    "가29각11간24갈10감20갑6강24개20객2갱4갹1거17건12걸4검7겁3게3격7견11결6겸6경45계24고39곡7곤10골3공16곶1과12곽4관17괄4광"
-    "13괘3괴9굉4교25구54국6군6굴4궁6권10궐5궤6귀6규15균7귤1극7근15글1금14급7긍4기64긴1길4김1끽1나15낙8난9날2남9납5낭7내6냉1녀1"
-    "년3념4녕2노18녹6논1농7뇌6뇨1누8눈1눌1뉴2늑2늠1능6니2닉2다2단20달5담17답5당11대16댁1덕2도40독10돈10돌2동17두11둔6득1등9라9"
-    "락9란9랄2람10랍3랑8래4랭1략2량13려18력7련12렬6렴5렵1령18례5로18록7론1롱7뢰8료12룡1루13류14륙3륜6률4륭1륵2름1릉6리26린9림5"
-    "립4마8막6만19말7망12매14맥5맹6멱2면11멸2명15몌1모24목7몰2몽3묘12무22묵2문12물3미19민13밀3박19반25발11방28배20백8번10벌"
-    "4범9법2벽11변7별4병17보16복17본1볼1봉16부43북1분19불5붕6비43빈14빙4사60삭4산12살5삼8삽4상31새3색5생5서30석15선32설13섬"
-    "8섭4성18세9소37속9손6솔1송8쇄5쇠2수61숙12순27술4숭3슬3습5승10시28식15신24실4심10십3쌍1씨1아18악14안10알4암8압4앙7애11액"
-    "7앵4야11약9양31어10억5언6얼2엄6업2엔1여24역13연43열10염15엽4영40예24오30옥5온6올1옹9와8완18왈1왕5왜4외5요38욕6용24우32"
-    "욱9운13울3웅2원27월3위25유56육7윤13율5융5은7을1음6읍3응4의19이38익8인24일9임11입5잉4자26작13잔5잠6잡1장37재17쟁4저28적2"
-    "5전41절8점9접3정55제23조46족4존2졸3종17좌5죄1주40죽2준19줄1중4즉1즐1즙3증11지34직5진35질15짐2집7징3차15착7찬15찰5참10창"
-    "22채12책4처4척15천19철10첨10첩10청8체10초27촉6촌4총10촬1최3추23축12춘3출3충6췌4취14측5층1치24칙3친1칠3침9칩1칭2쾌1타14"
-    "탁16탄10탈2탐4탑3탕5태14택3탱1터1토4통7퇴6투6특2틈1파16판9팔3패11팽4퍅1편10폄1평5폐10포28폭6표14품2풍5피7필10핍2하14학5한"
-    "14할2함12합7항17해18핵2행5향9허4헌4헐1험2혁4현21혈4혐1협12형20혜9호41혹3혼6홀3홍10화14확6환17활5황24회20획2횡3효13후13"
-    "훈10훙1훤4훼3휘8휴5휼3흉5흑1흔4흘4흠3흡4흥1희20힐1"
-)
-# Not the reading under which the standard lists the character itself.
-_USUAL = dict(zip("金樂宅不泌異隸郎率", "금락택불비이례랑률", strict=True))
+from tasks.data.hanja_readings import READINGS, characters
+
+# Not the reading under which the standard lists the character itself, nor the one found by the rule below.
+_USUAL = dict(zip("金樂宅不泌異隸郎率諾寧怒", "금락택불비이례랑률낙녕노", strict=True))
+_USUAL_BEFORE = _USUAL | dict(zip("諾寧怒", "락령로", strict=True))  # of hanja-1: 安寧 was read 안령
 
 
 def _pairs(text: str) -> dict[str, str]:
@@ -62,18 +49,22 @@ _SOFT = frozenset({2, 3, 6, 7, 12, 17, 20})  # ㅑ ㅒ ㅕ ㅖ ㅛ ㅠ ㅣ
 _FINAL_NIEUN = 4
 
 
-def read_hanja(text: str) -> str:
+def read_hanja(text: str, version: int = 2) -> str:
     """The text with its Hanja read in Hangul: "大韓民國 女性" → "대한민국 여성".
 
     At the start of a word 녀, 뇨, 뉴, 니 and ㄹ follow the initial-sound rule (두음법칙); after a digit or a
     Hangul syllable they do not ("2000年" → "2000년"), but 률 and 렬 become 율 and 열 after a vowel or ㄴ
     (比率 비율, 確率 확률), and 不 is 부 before ㄷ and ㅈ. A gloss in brackets that repeats the word before it
     goes. Unknown characters stay.
+
+    Args:
+        version: of the step; 1 reads 諾, 寧 and 怒 as 락, 령 and 로 inside a word (安寧 안령).
     """
     if _HANJA.search(text) is None:
         return text
-    text = _GLOSS.sub(_without_repetition, text)
-    return _HANJA.sub(_read_run, text)
+    table = _table(version)
+    text = _GLOSS.sub(partial(_without_repetition, table), text)
+    return _HANJA.sub(partial(_read_run, table), text)
 
 
 def initial_sound(syllable: str) -> str:
@@ -86,17 +77,17 @@ def initial_sound(syllable: str) -> str:
     return _join(initial, medial, final)
 
 
-def _without_repetition(match: re.Match[str]) -> str:
-    said, read = match["said"], _read_word(match["gloss"], at_start=True)
+def _without_repetition(table: Mapping[str, str], match: re.Match[str]) -> str:
+    said, read = match["said"], _read_word(table, match["gloss"], at_start=True)
     return said if said.endswith(read) else match[0]
 
 
-def _read_run(match: re.Match[str]) -> str:
+def _read_run(table: Mapping[str, str], match: re.Match[str]) -> str:
     before = match.string[match.start() - 1] if match.start() else " "
-    return _read_word(match[0], not (before.isdigit() or "가" <= before <= "힣"), before)
+    return _read_word(table, match[0], not (before.isdigit() or "가" <= before <= "힣"), before)
 
 
-def _read_word(run: str, at_start: bool, before: str = " ") -> str:
+def _read_word(table: Mapping[str, str], run: str, at_start: bool, before: str = " ") -> str:
     """Reads a run of Hanja from left to right; `before` is the character in front of it."""
     read: list[str] = []
     at = 0
@@ -106,9 +97,10 @@ def _read_word(run: str, at_start: bool, before: str = " ") -> str:
             read.append(_WORDS[word])
             at += len(word)
             continue
-        syllable = _syllable(run[at], run[at + 1 : at + 2])
+        syllable = _syllable(table, run[at], run[at + 1 : at + 2])
         last = "".join(read)[-1:] or before
-        starts = at == 0 and at_start and not _is_exact(run[at])
+        # A compatibility ideograph was chosen for its reading, which the rule must not change.
+        starts = at == 0 and at_start and run[at] < "\uf900" and run[at] in table
         if starts or (syllable in ("률", "렬") and _parts(last)[2] in (_NONE, _FINAL_NIEUN)):
             syllable = initial_sound(syllable)
         read.append(syllable)
@@ -116,38 +108,26 @@ def _read_word(run: str, at_start: bool, before: str = " ") -> str:
     return "".join(read)
 
 
-def _syllable(character: str, following: str) -> str:
-    table = _table()
+def _syllable(table: Mapping[str, str], character: str, following: str) -> str:
     if character == "不" and following:
         next_initial = _parts(table.get(following, "가"))[0]
         return "부" if next_initial in (3, 12) else "불"  # ㄷ, ㅈ
     return table.get(character, character)
 
 
-def _is_exact(character: str) -> bool:
-    """Whether the character is a compatibility ideograph, chosen for its reading, or is not known."""
-    return character >= "\uf900" or character not in _table()
-
-
 @cache
-def _table() -> dict[str, str]:
+def _table(version: int) -> dict[str, str]:
     """Character to reading; for one with several readings the form before the initial-sound rule."""
-    ordered = (bytes((row, column)).decode("euc_kr") for row in _ROWS for column in _COLUMNS)
-    listed = [
-        (next(ordered), reading)
-        for reading, count in re.findall(r"(\D)(\d+)", "".join(_READINGS))
-        for _ in range(int(count))
-    ]
-    table: dict[str, str] = {}
-    for character, reading in listed:
-        table[character] = reading
+    readings = [reading for reading, count in re.findall(r"(\D)(\d+)", READINGS) for _ in range(int(count))]
+    listed = list(zip(characters(), readings, strict=True))
+    table = dict(listed)
     for character, reading in listed:  # 녀 and 여 are both listed for 女: the word-internal one is the base
         unified = unicodedata.normalize("NFC", character)
         known = table.setdefault(unified, reading)
         same = initial_sound(reading) == initial_sound(known)
         if same and _parts(reading)[0] != _IEUNG and _parts(known)[0] != _LIEUL:
             table[unified] = reading
-    return table | _USUAL
+    return table | (_USUAL_BEFORE if version == 1 else _USUAL)
 
 
 def _parts(syllable: str) -> tuple[int, int, int]:

@@ -10,24 +10,27 @@ from __future__ import annotations
 
 import logging
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 
-from tasks.data.tables import ALIASES, with_manifest_names
+from tasks.data.hub import fetch, hub_name
+from tasks.data.tables import ALIASES, check_named, with_manifest_names
 from tasks.errors import DataError, explain_os_error
 from tasks.progress import track
 
+AUDIO = "audio"  # the column of the audio, unless another is named
 log = logging.getLogger("malgil.corpus")
 
 
-def rows_of_hub(name: str, into: Path) -> tuple[pd.DataFrame, str]:
+def rows_of_hub(name: str, into: Path, named: Mapping[str, str] | None = None) -> tuple[pd.DataFrame, str]:
     """Write every recording to the folder `into`, undecoded, and return its rows and what was read.
 
     Args:
         name: a local folder, a Hub id, or `id@revision`.
+        named: column of the manifest to the data set's own; those not named are looked for.
 
     Returns:
         The rows, with the path relative to `into`, and "id at commit" or the folder's name.
@@ -37,16 +40,20 @@ def rows_of_hub(name: str, into: Path) -> tuple[pd.DataFrame, str]:
     """
     folder, said = (Path(name), Path(name).name) if Path(name).is_dir() else _download(name)
     rows: list[dict[str, Any]] = []
-    for split, row in track(_rows(folder, name), "read data set", unit="recordings"):
-        audio = row.pop("audio") or {}
+    named = {column: own for column, own in (named or {}).items() if own}
+    sound = named.pop("path", AUDIO)
+    for split, row in track(_rows(folder, name, sound, named), "read data set", unit="recordings"):
+        audio = row.pop(sound) or {}
+        if "split" not in named:
+            row["split"] = split
         stem = f"{len(rows):06d}"
         row["path"] = stem + Path(audio.get("path") or "").suffix.lower()
         if audio.get("bytes") is not None:
             (into / row["path"]).write_bytes(audio["bytes"])
         elif audio.get("path") and Path(audio["path"]).is_file():
             shutil.copyfile(audio["path"], into / row["path"])
-        rows.append({**row, "split": split})
-    frame = with_manifest_names(pd.DataFrame(rows))
+        rows.append(row)
+    frame = with_manifest_names(pd.DataFrame(rows), named, name)
     if "utterance_id" in frame:  # ids of data sets count per speaker or per split, or are numbers
         frame = frame.drop(columns="utterance_id")
     return frame, said
@@ -54,12 +61,13 @@ def rows_of_hub(name: str, into: Path) -> tuple[pd.DataFrame, str]:
 
 def _download(name: str) -> tuple[Path, str]:
     """The snapshot of a Hub data set in the Hub's cache, and "id at commit"."""
-    from huggingface_hub import snapshot_download
     from huggingface_hub.errors import HfHubHTTPError, HFValidationError
 
-    repository, _, revision = name.partition("@")
+    asked = hub_name(name)
     try:
-        folder = Path(snapshot_download(repository, repo_type="dataset", revision=revision or None))
+        if asked is None:
+            raise ValueError("no such folder")
+        folder = fetch(asked, "dataset")
     except (HfHubHTTPError, HFValidationError, OSError, ValueError) as error:
         reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         raise DataError(
@@ -67,10 +75,12 @@ def _download(name: str) -> tuple[Path, str]:
             "names a folder here, or a data set of the Hub that this machine reaches and may read",
             "correct the name; for a private one set HF_TOKEN; offline, name a folder that holds a copy",
         ) from error
-    return folder, f"{repository} at {folder.name}"
+    return folder, f"{asked.repository} at {folder.name}"
 
 
-def _rows(folder: Path, name: str) -> Iterator[tuple[str, dict[str, Any]]]:
+def _rows(
+    folder: Path, name: str, sound: str, named: Mapping[str, str]
+) -> Iterator[tuple[str, dict[str, Any]]]:
     """(split, row) of every row, audio undecoded."""
     import datasets
 
@@ -78,8 +88,8 @@ def _rows(folder: Path, name: str) -> Iterator[tuple[str, dict[str, Any]]]:
     try:
         splits = datasets.load_dataset(str(folder), streaming=True)
         for split, rows in splits.items():
-            _require_columns(rows.column_names or list(rows.features or ()), name)
-            for row in rows.cast_column("audio", datasets.Audio(decode=False)):
+            _require_columns(rows.column_names or list(rows.features or ()), name, sound, named)
+            for row in rows.cast_column(sound, datasets.Audio(decode=False)):
                 yield str(split), dict(row)
     except OSError as error:
         if error.errno is not None:
@@ -93,15 +103,17 @@ def _rows(folder: Path, name: str) -> Iterator[tuple[str, dict[str, Any]]]:
         raise _unreadable(name, error) from error
 
 
-def _require_columns(columns: list[str], name: str) -> None:
-    missing = ["audio"] if "audio" not in columns else []
-    if not set(ALIASES["transcript"]) & set(columns):
+def _require_columns(columns: list[str], name: str, sound: str, named: Mapping[str, str]) -> None:
+    asked = dict(named) if sound == AUDIO else {"path": sound, **named}
+    check_named(columns, asked, f"data set {name}")
+    missing = [AUDIO] if sound not in columns else []
+    if "transcript" not in named and not set(ALIASES["transcript"]) & set(columns):
         missing.append("text")
     if missing:
         raise DataError(
             f"data set {name} has no column {', '.join(missing)}",
             f"it needs audio ({{bytes, path}}) and text; found {', '.join(columns) or 'none'}",
-            "name a speech data set, or write a manifest of it (corpus.source: manifest)",
+            "name its columns (corpus.audio_column, corpus.transcript_column), or name a speech data set",
         )
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import unicodedata
 from collections.abc import Callable
+from functools import partial
 
 from tasks.data import text as plain
 from tasks.data.chains import steps_of
@@ -25,7 +26,8 @@ def compose(text: str) -> str:
 STEPS: dict[str, Callable[[str], str]] = {
     "nfc-1": compose,
     "punctuation-1": plain.normalise,
-    "hanja-1": read_hanja,
+    "hanja-1": partial(read_hanja, version=1),
+    "hanja-2": read_hanja,
     "numbers-1": read_numbers,
     "latin-1": read_latin,
 }

@@ -1,6 +1,8 @@
 """Quarantine: the bad rows of a manifest, with the reasons for each and what was found. Pure."""
 
-from collections.abc import Sequence
+import re
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
 
 import pandas as pd
 
@@ -31,6 +33,9 @@ FOUND = {  # column: how a bad value of it is told
     "leaks_sentence_of": "sentence of {}",
     "leaks_speaker_of": "voice of {}",
 }
+
+WORDS = 10  # unread words that a message names
+_HANGUL = re.compile("[가-힣]+")
 
 
 def reasons_by_row(outcomes: Sequence[Outcome], rows: int) -> list[list[str]]:
@@ -72,3 +77,19 @@ def describe(frame: pd.DataFrame, outcome: Outcome, row: int) -> str:
     if column == "tool_call_is_json":
         return repr(frame["tool_call"].iat[row])[:80]
     return FOUND.get(column, "{!s:.120}").format(frame[column].iat[row])
+
+
+def unread_words(texts: Iterable[str]) -> dict[str, int]:
+    """Words of normalised texts that are not written in Hangul, and how often each occurs; most first."""
+    counts = Counter(word for text in texts for word in text.split() if not _HANGUL.fullmatch(word))
+    return dict(counts.most_common())
+
+
+def tell_unread(words: Mapping[str, int], normaliser: str) -> str:
+    """Names the commonest of `unread_words`, and what to do about them."""
+    shown = ", ".join(f"{word} ({count})" for word, count in list(words.items())[:WORDS])
+    more = f" and {len(words) - WORDS} more" if len(words) > WORDS else ""
+    return (
+        f"{len(words)} words are read out by no step of {normaliser}: {shown}{more}. "
+        "Say how they are spoken in a table (corpus.readings), or write the transcripts as spoken"
+    )

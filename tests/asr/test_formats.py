@@ -106,6 +106,7 @@ def test_json_is_read_back_with_null_for_no_confidence() -> None:
     assert rows[1]["words"] == [] and rows[1]["confidence"] is None and rows[1]["text"] == ""
     assert set(rows[0]) == {
         "path", "duration_s", "text", "greedy", "confidence", "words", "characters", "model_sha256",
+        "clipped_share", "warnings",
     }  # fmt: skip
 
 

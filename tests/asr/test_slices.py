@@ -5,7 +5,7 @@ import pandas as pd
 import pytest
 
 from tasks.asr.quality.intervals import rate_interval
-from tasks.asr.quality.jamo import confusions, place_and_letter
+from tasks.asr.quality.jamo import confusions, counts, place_and_letter
 from tasks.asr.quality.slices import slices
 from tasks.settings import EvaluateAsr
 
@@ -148,6 +148,14 @@ def test_confusions_are_counted_rated_and_shown_by_example() -> None:
     assert (second["kind"], second["place"], second["said"]) == ("deletion", "final", "ㄱ")
     assert second["rate"] == pytest.approx(1 / 2)  # two of the finals are ㄱ; ㄱ at the start is another jamo
     assert confusions(references, ["부엌 물 켜", "물 꺼", "가각"], limit=1) == [first]
+
+
+def test_all_confusions_within_a_place_are_counted_for_the_picture() -> None:
+    found = counts(["부엌 불 켜", "불 꺼", "각각"], ["부엌 물 켜", "물 꺼", "가각을"])
+    assert [tuple(row.values()) for row in found] == [
+        ("initial", "ㅂ", "ㅁ", 2, 3),
+        ("final", "ㄱ", "", 1, 2),
+    ]
 
 
 @pytest.mark.parametrize(

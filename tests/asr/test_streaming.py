@@ -197,6 +197,23 @@ def test_padding_changes_nothing_in_chunks() -> None:
         assert np.abs(both[row, : len(alone)] - alone).max() < 1e-4
 
 
+def test_padded_frames_see_something_for_kernels_that_need_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A plain softmax over nothing is NaN, which the next layer would carry into every frame."""
+
+    def plain(query: Any, key: Any, value: Any, attn_mask: Any, scale: float, **_: Any) -> Any:
+        weights = (query @ key.transpose(-1, -2) * scale).masked_fill(~attn_mask, -torch.inf)
+        return weights.softmax(dim=-1) @ value
+
+    model = streaming()
+    hear_chunks(model, True)
+    inputs, mask = pad([sound(9_000), sound(50_000, seed=2)])
+    with torch.inference_mode():
+        expected = model(inputs, attention_mask=mask).logits
+        monkeypatch.setattr(torch.nn.functional, "scaled_dot_product_attention", plain)
+        found = model(inputs, attention_mask=mask).logits
+    assert torch.isfinite(found).all() and torch.allclose(found, expected, atol=1e-4)
+
+
 def test_a_streaming_checkpoint_is_loaded_for_whole_utterances(tmp_path: Path) -> None:
     model = streaming("wide kernel, cut")
     audio = sound(30_000)

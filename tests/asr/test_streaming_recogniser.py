@@ -213,6 +213,14 @@ def test_the_command_prints_partials_and_delays(encoder: Path, tmp_path: Path) -
     raw = (audio * 32_767).astype("<i2").tobytes()
     piped = CliRunner().invoke(app, [*command, "-"], input=raw, catch_exceptions=False)
     assert piped.exit_code == 0 and "real time" in piped.stderr
+    assert lines[-1]["warnings"] == [] and "warning" not in piped.stderr
+    loud = CliRunner().invoke(
+        app, [*command, "-", "--json"], input=b"\xff\x7f" * 16_000, catch_exceptions=False
+    )
+    ended = json.loads(loud.stdout.splitlines()[-1])
+    assert ended["clipped_share"] == 1.0
+    assert "standard input is clipped: 100.0% of its samples" in ended["warnings"][0]
+    assert ended["warnings"][0] in loud.stderr
     with pytest.raises(DataError, match="needs one of"):
         CliRunner().invoke(app, command, catch_exceptions=False)
 

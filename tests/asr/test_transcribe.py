@@ -10,6 +10,7 @@ import os
 import shutil
 import subprocess
 import sys
+import tracemalloc
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -29,13 +30,16 @@ from tasks.asr.engines.acoustic import OnnxAcoustic, load_acoustic
 from tasks.asr.engines.torch_acoustic import TorchAcoustic
 from tasks.asr.engines.torch_model import OnnxRecogniser, TorchRecogniser
 from tasks.asr.recordings import recording
+from tasks.asr.recordings.clipping import MOST
 from tasks.asr.recordings.formats import Transcription
 from tasks.asr.recordings.recording import BLOCK_FRAMES
 from tasks.asr.recordings.sources import Failure, Source, find_sources
 from tasks.asr.recordings.windows import Grid
 from tasks.asr.training.augment import normalised
 from tasks.data.audio import read_audio
+from tasks.data.measure import measure
 from tasks.errors import DataError, ModelError
+from tasks.params import load
 
 ROOT = Path(__file__).parents[2]
 GRID = Grid(320, 686)
@@ -230,6 +234,25 @@ def test_memory_does_not_grow_with_the_recording(tmp_path: Path, monkeypatch: py
     assert max(decoded) <= 1_000
 
 
+def test_windows_do_not_pile_up_while_they_wait(tmp_path: Path) -> None:
+    """What eight more minutes of audio add to the peak is their text, not their samples and logits."""
+    peaks = []
+    for minutes in (1, 9):
+        path = tmp_path / f"{minutes}.wav"
+        spoken(babble(240 * minutes), path)
+        acoustic = Heard()
+        acoustic.pool_seconds = 40.0  # as with several workers: windows are collected before they are run
+        tracemalloc.start()
+        try:
+            (found,) = run([path], acoustic)
+            peaks.append((found.duration_s, tracemalloc.get_traced_memory()[1]))
+        finally:
+            tracemalloc.stop()
+    (short_s, low), (long_s, high) = peaks
+    assert long_s - short_s > 400
+    assert high - low < (long_s - short_s) * 16_000 * 4 / 4, "a quarter of the audio as float32"
+
+
 @pytest.fixture
 def odd(tmp_path: Path, noises: list[Path]) -> Path:
     """A folder of what people have in folders: the good ones say something, the others must be named."""
@@ -264,8 +287,25 @@ def test_the_odd_ones_do_not_stop_the_rest(odd: Path, shipped: Path, tmp_path: P
     assert set(failed) == {"missing", *(path.stem for path in odd.glob("bad_*"))}
     assert said["good"].text == said["wrong_suffix"].text != ""
     assert said["silent"].text == said["silent"].greedy == "" and said["silent"].confidence is None
+    warned = {name: list(found.warnings) for name, found in said.items() if found.warnings}
+    assert set(warned) == {"clipped", "one_sample"}
+    measured = measure(odd / "clipped.ogg").clipped_share
+    assert said["clipped"].clipped_share == pytest.approx(measured, abs=1e-6) and measured > MOST
+    assert f"clipped.ogg is clipped: {measured:.1%} of its samples" in warned["clipped"][0]
+    assert "Next: record it again at a lower level" in warned["clipped"][0]
     for name, message in failed.items():
         assert name in message and "Next: " in message and "manifest" not in message
+
+
+def test_a_recording_is_called_clipped_where_validation_would_refuse_it(tmp_path: Path) -> None:
+    assert load().validate_.max_clipped_share == MOST
+    for share, warned in ((0.009, False), (0.02, True)):
+        audio = np.zeros((44_100, 2))
+        audio[: round(44_100 * share)] = 1.0, -1.0  # their mean is silence: channels are looked at one by one
+        soundfile.write(tmp_path / "a.wav", audio, 44_100)
+        (found,) = run([tmp_path / "a.wav"], Heard())
+        assert found.clipped_share == pytest.approx(share, abs=1e-4)
+        assert bool(found.warnings) is warned
 
 
 def test_a_file_named_raw_is_a_fault_and_not_a_crash(tmp_path: Path) -> None:
@@ -282,8 +322,8 @@ def test_a_file_that_shrinks_between_the_readings_is_a_fault(
     spoken(babble(200), bad)
     inner = recording.blocks
 
-    def shrinking(path: Path, name: str) -> Iterator[Array]:
-        yield from inner(path, name)
+    def shrinking(path: Path, name: str, *more: Any) -> Iterator[Array]:
+        yield from inner(path, name, *more)
         if path == bad and path.stat().st_size > 100_000:
             soundfile.write(bad, np.ones(16_000 * 22) / 5, 16_000)
 
@@ -327,6 +367,10 @@ def test_the_command_prints_the_good_and_names_the_bad(odd: Path, shipped: Path)
     assert ended.returncode == 2 and "Traceback" not in message
     assert len(rows) == 6 and rows["-"]["text"] == rows["good"]["text"] != ""
     assert rows["good"]["model_sha256"] == json.loads((shipped / "malgil.json").read_text())["sha256"]
+    assert [row["path"] for row in rows.values() if row["warnings"]] == [
+        str(odd / name) for name in ("clipped.ogg", "one_sample.wav")
+    ]
+    assert rows["clipped"]["clipped_share"] > MOST and rows["clipped"]["warnings"][0] in message
     assert "6 of 12 recordings have no text" in message and "bad_nan.wav holds NaN" in message
 
 

@@ -1,5 +1,6 @@
 """The chains of text normalisers: what every step reads out, as tables of what a reader would say."""
 
+import re
 import unicodedata
 
 import pytest
@@ -7,6 +8,8 @@ import pytest
 from tasks.data.chains import CHAINS, steps_of
 from tasks.data.grammar import draw
 from tasks.data.hanja import read_hanja
+from tasks.data.hanja_readings import READINGS, SHA256, characters
+from tasks.data.hanja_table import readings
 from tasks.data.latin import read_latin
 from tasks.data.normalisers import STEPS, normalise
 from tasks.data.numbers import sino_grouped
@@ -32,6 +35,33 @@ HANJA = [
     ("남자(女)", "남자(여)"),
     ("\uf914 \uf95c \uf9bf", "낙 락 요"),  # compatibility ideographs of 樂 carry their reading
     ("\u9fa5은", "\u9fa5은"),  # not in KS X 1001
+    ("安寧 憤怒 承諾 康寧", "안녕 분노 승낙 강녕"),
+]
+
+# 두음법칙: every kind of syllable that it changes, at the start of a word and inside one.
+INITIAL_SOUNDS = [
+    ("女子 子女", "여자 자녀"),
+    ("年 來年", "연 내년"),
+    ("念佛 記念", "염불 기념"),
+    ("寧邊 安寧", "영변 안녕"),
+    ("尿素 排尿", "요소 배뇨"),
+    ("紐帶 結紐", "유대 결뉴"),
+    ("泥土 雲泥", "이토 운니"),
+    ("溺死 耽溺", "익사 탐닉"),
+    ("良心 改良", "양심 개량"),
+    ("旅行 軍旅", "여행 군려"),
+    ("禮儀 失禮", "예의 실례"),
+    ("料金 材料", "요금 재료"),
+    ("流行 交流", "유행 교류"),
+    ("理由 道理", "이유 도리"),
+    ("羅列 新羅", "나열 신라"),
+    ("來日 未來", "내일 미래"),
+    ("老人 敬老", "노인 경로"),
+    ("雷管 地雷", "뇌관 지뢰"),
+    ("樓閣 望樓", "누각 망루"),
+    ("凌駕 侵凌", "능가 침릉"),
+    ("男子 長男", "남자 장남"),  # ㄴ before a plain vowel stays
+    ("律法 規律 戒律 法律", "율법 규율 계율 법률"),
 ]
 
 NUMBERS = [
@@ -101,6 +131,40 @@ def test_hanja_are_read_with_the_initial_sound_rule(text: str, read: str) -> Non
     assert read_hanja(text) == read
 
 
+@pytest.mark.parametrize(("text", "read"), INITIAL_SOUNDS)
+def test_the_initial_sound_rule_holds_at_the_start_of_a_word_alone(text: str, read: str) -> None:
+    assert read_hanja(text) == read
+    assert normalise(text, "ko-2") == read.replace("안녕", "안령")  # hanja-1, what ko-2 has always said
+
+
+def test_the_first_version_of_the_step_reads_as_it_did() -> None:
+    assert normalise("安寧 憤怒 承諾 受諾", "ko-2") == "안령 분로 승락 수락"
+
+
+def test_readings_are_taken_from_unihan_by_the_order_of_the_standard() -> None:
+    unihan = [
+        "# Unihan_Readings.txt",
+        "U+4F3D\tkHangul\t가:0E",
+        "U+8CC8\tkHangul\t가:0N 고:0N",
+        "U+8CC8\tkKorean\tKA KO",
+        "U+523B\tkHangul\t각:0E 국:N",
+        "U+5BB6\tkHangul\t가:E 고:0N",
+        "U+F92C\tkHangul\t랑:X",
+    ]
+    assert readings(unihan, "伽賈刻家\uf92c") == ["가", "가", "각", "고", "랑"]
+    with pytest.raises(DataError, match=r"no Korean reading of U\+4E00"):
+        readings(unihan, "一")
+    with pytest.raises(DataError, match=r"U\+8CC8 is read 가 or 고"):
+        readings(unihan, "賈")
+
+
+def test_the_table_of_readings_is_whole_and_in_order() -> None:
+    counted = re.findall(r"(\D)(\d+)", READINGS)
+    assert sum(int(count) for _, count in counted) == len(characters()) == 4888
+    assert [reading for reading, _ in counted] == sorted({reading for reading, _ in counted})
+    assert len(SHA256) == 64
+
+
 @pytest.mark.parametrize(("text", "read"), NUMBERS)
 def test_numbers_and_units_are_read_out(text: str, read: str) -> None:
     assert read_numbers(text) == read
@@ -113,7 +177,7 @@ def test_abbreviations_are_spelled_and_other_words_left(text: str, read: str) ->
 
 @pytest.mark.parametrize(("text", "read"), WHOLE)
 def test_the_whole_chain(text: str, read: str) -> None:
-    assert normalise(text, "ko-2") == read
+    assert normalise(text, "ko-3") == read
 
 
 def test_a_chain_applied_twice_changes_nothing_more() -> None:
@@ -124,16 +188,16 @@ def test_a_chain_applied_twice_changes_nothing_more() -> None:
 
 
 def test_the_default_chain_is_what_the_built_in_corpus_was_made_with() -> None:
-    """ko-1 is the plain normaliser for any text; ko-2 agrees with it where there is nothing to read out."""
+    """ko-1 is the plain normaliser for any text; ko-3 agrees with it where there is nothing to read out."""
     for text, _ in HANJA + NUMBERS + LATIN + WHOLE:
         assert normalise(text, "ko-1") == normalise(text) == plain(text)
     for command in draw(1000, seed=4):
-        assert normalise(command.text, "ko-2") == plain(command.text)
+        assert normalise(command.text, "ko-3") == plain(command.text)
 
 
 def test_every_step_of_every_chain_has_a_function_and_an_unknown_chain_is_named() -> None:
     assert {step for chain in CHAINS for step in steps_of(chain)} == set(STEPS)
-    with pytest.raises(DataError, match=r"'ko-9'.*one of ko-1, ko-2"):
+    with pytest.raises(DataError, match=r"'ko-9'.*one of ko-1, ko-2, ko-3"):
         normalise("가", "ko-9")
 
 
@@ -187,11 +251,11 @@ def written_forms() -> list[str]:
 
 def test_what_is_read_out_is_written_back_by_the_inverse_normaliser() -> None:
     for written in written_forms():
-        assert inverse_normalise(normalise(written, "ko-2")) == written
+        assert inverse_normalise(normalise(written, "ko-3")) == written
 
 
 def test_what_the_inverse_normaliser_writes_is_read_out_as_it_was_said() -> None:
     """Over the built-in commands; only "반" (half past) comes back as 삼십 분."""
     for command in draw(1000, seed=5):
         said = command.text.replace("시 반", "시 삼십 분").replace(" ", "")
-        assert normalise(inverse_normalise(command.text), "ko-2").replace(" ", "") == said
+        assert normalise(inverse_normalise(command.text), "ko-3").replace(" ", "") == said

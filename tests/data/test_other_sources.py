@@ -27,8 +27,8 @@ Make = Callable[..., Path]
 
 @pytest.fixture
 def make(corpus_params: Corpus, tmp_path: Path) -> Make:
-    def corpus(source: str, where: Path | str, normaliser: str = "ko-1") -> Path:
-        params = corpus_params.model_copy(update={"source": source, source: str(where)})
+    def corpus(source: str, where: Path | str, normaliser: str = "ko-1", **settings: str) -> Path:
+        params = corpus_params.model_copy(update={"source": source, source: str(where), **settings})
         make_corpus(params, out_dir=tmp_path / "corpus", normaliser=normaliser)
         return tmp_path / "corpus"
 
@@ -203,7 +203,77 @@ def test_a_folder_with_metadata_and_one_that_has_nothing(
         make("folder", tmp_path / "nowhere")
 
 
-def zeroth(folder: Path, *, audio: bool = True) -> Path:
+OWN = {"file_name": "clip", "sentence": "words", "client_id": "who"}
+
+
+def test_columns_of_other_names_are_taken_when_the_settings_name_them(recordings: Path, make: Make) -> None:
+    frame = rows_of(60).rename(columns=OWN)
+    frame["text"] = "not what was said"  # a usual name for something else
+    frame["speaker"] = "nobody"
+    frame["part"] = ["dev" if n % 6 == 5 else "train" for n in range(60)]
+    frame.to_csv(recordings / "a.csv", index=False)
+    named = {
+        f"{name}_column": own
+        for name, own in zip(("audio", "transcript", "speaker"), OWN.values(), strict=True)
+    }
+    made = make("manifest", recordings / "a.csv", **named, split_column="part")
+    manifest = read_manifest(made / "manifest.parquet")
+    assert set(manifest["transcript"]) <= set(frame["words"])
+    assert set(manifest["speaker"]) == {f"s{n}" for n in range(6)}
+    assert set(manifest[manifest["split"] == "validation"]["speaker"]) == {"s5"}
+
+
+def test_wrong_names_of_columns_are_all_told_at_once(recordings: Path, make: Make) -> None:
+    rows_of(60).to_csv(recordings / "a.csv", index=False)
+    with pytest.raises(DataError) as caught:
+        make(
+            "manifest",
+            recordings / "a.csv",
+            audio_column="wave",
+            transcript_column="words",
+            speaker_column="client_id",
+            split_column="client_id",
+        )
+    said = str(caught.value)
+    assert "corpus.audio_column names 'wave'" in said and "corpus.transcript_column names 'words'" in said
+    assert "corpus.speaker_column and corpus.split_column name the same column 'client_id'" in said
+    assert "file_name, sentence, client_id" in said
+    with pytest.raises(DataError, match="only a table has columns"):
+        make("folder", recordings, audio_column="wave")
+
+
+def test_columns_of_a_data_set_can_be_named(make: Make, tmp_path: Path) -> None:
+    folder = zeroth(tmp_path / "zeroth", names={"audio": "clip", "text": "words", "speaker_id": "who"})
+    with pytest.raises(DataError, match=r"corpus\.transcript_column names 'said', which is not there"):
+        make("hub", folder, audio_column="clip", transcript_column="said")
+    made = make("hub", folder, audio_column="clip", transcript_column="words", speaker_column="who")
+    manifest = read_manifest(made / "manifest.parquet")
+    assert set(manifest["speaker"]) == set("012345")
+    assert set(manifest["transcript"]) == set(rows_of(60)["sentence"])
+    assert (made / manifest["path"][0]).stat().st_size > 1000
+
+
+def test_words_that_no_rule_can_read_are_read_by_a_table(recordings: Path, make: Make) -> None:
+    frame = rows_of(60)
+    frame.loc[[0, 1, 2], "sentence"] = ["Netflix를 켜 줘", "netflix 꺼 줘", "iNetflix 켜 줘"]
+    frame.to_csv(recordings / "a.csv", index=False)
+    table = recordings / "words.csv"
+    table.write_text("written,spoken\nNetflix,넷플릭스\nYouTube,유튜브\n")
+    made = make("manifest", recordings / "a.csv", readings=str(table))
+    manifest = read_manifest(made / "manifest.parquet").set_index("transcript_written")["transcript"]
+    assert manifest["Netflix를 켜 줘"] == "넷플릭스를 켜 줘"
+    assert manifest["netflix 꺼 줘"] == "넷플릭스 꺼 줘"
+    assert manifest["iNetflix 켜 줘"] == "iNetflix 켜 줘"
+    card = " ".join((made / "card.md").read_text().split())
+    assert "2 words of 2 transcripts were read out by words.csv; 1 of its 2 words occur in none" in card
+    table.write_text("written,spoken\nNetflix,netflix\n,넷\nTV,티비\nTV,텔레비전\n")
+    with pytest.raises(DataError) as caught:
+        make("manifest", recordings / "a.csv", readings=str(table))
+    for row in ("row 1: 'Netflix' is said 'netflix'", "row 2 has no word", "row 4: 'TV'"):
+        assert row in str(caught.value)
+
+
+def zeroth(folder: Path, *, audio: bool = True, names: dict[str, str] | None = None) -> Path:
     """A data set as kresnik/zeroth_korean: shards of train and test, audio embedded."""
     (folder / "data").mkdir(parents=True)
     frame = rows_of(60)
@@ -225,6 +295,7 @@ def zeroth(folder: Path, *, audio: bool = True) -> Path:
             }
             if not audio:
                 del columns["audio"]
+            columns = {(names or {}).get(name, name): values for name, values in columns.items()}
             pq.write_table(pa.table(columns), folder / f"data/{split}-0000{shard}-of-00002.parquet")
     return folder
 

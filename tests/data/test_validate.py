@@ -363,7 +363,7 @@ def test_a_file_in_the_way_of_the_output(tmp_path: Path, params: Validate) -> No
     assert (tmp_path / "place").read_text() == "a file, not a folder"
 
 
-@pytest.mark.parametrize(("chain", "bad"), [("ko-1", {"digits", "latin", "word"}), ("ko-2", {"word"})])
+@pytest.mark.parametrize(("chain", "bad"), [("ko-1", {"digits", "latin", "word"}), ("ko-3", {"word"})])
 def test_the_chosen_chain_says_which_transcripts_can_be_read(
     tmp_path: Path, params: Validate, chain: str, bad: set[str]
 ) -> None:
@@ -376,3 +376,16 @@ def test_the_chosen_chain_says_which_transcripts_can_be_read(
     assert set(quarantine["utterance_id"]) == bad
     assert set(quarantine["reasons"]) == {"not_hangul"}
     assert result["normaliser"] == chain
+    assert set(result["unread_words"]) >= {"hello"}
+    assert result["unread_words"] == ({"hello": 1} if chain == "ko-3" else {"3개": 1, "TV": 1, "hello": 1})
+
+
+def test_words_that_nothing_reads_are_counted_and_said_how_to_mend(tmp_path: Path, params: Validate) -> None:
+    maker = CorpusMaker(tmp_path / "corpus").good()
+    for number, transcript in enumerate(("hello 켜 줘", "hello iPhone 켜 줘", "iPhone를 꺼 줘", "hello")):
+        maker.add(f"u{number}", transcript=transcript)
+    corpus, out = maker.write(), tmp_path / "out"
+    with pytest.raises(DataError, match=r"hello \(3\), iPhone \(1\), iPhone를 \(1\).*corpus\.readings"):
+        validate(limits(params, max_bad_share=0.0), corpus=corpus, out=out, normaliser="ko-3")
+    page = (out / "report.html").read_text()
+    assert "<code>iPhone를</code>&nbsp;(1)" in page

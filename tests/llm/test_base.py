@@ -7,11 +7,13 @@ from pathlib import Path
 import pytest
 from transformers import LlamaConfig
 
+from tasks.artifacts import read_json
 from tasks.errors import ArtifactError, ModelError
 from tasks.inference.llama_cpp_engine import LlamaCppEngine
 from tasks.inference.loading import load_tokenizer
 from tasks.llm.base import GGUF_NAME, PIN, build, find_wheel, read_pin
 from tasks.settings import BaseLlm
+from tests.hub_server import Hub, Repo, files_of, redirect, start
 
 ROOT = Path(__file__).parents[2]
 
@@ -64,6 +66,27 @@ def test_a_local_folder_is_a_base_model_too(base: Path, tmp_path: Path) -> None:
     build(BaseLlm(model=str(base)), pin=tmp_path / "none", wheels=tmp_path, out_dir=tmp_path / "out")
     text = "알람 12시 30분"
     assert load_tokenizer(tmp_path / "out")(text)["input_ids"] == load_tokenizer(base)(text)["input_ids"]
+
+
+def test_a_hub_id_is_fetched_at_its_revision_and_its_commit_is_written_down(
+    base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    hub, repo = Hub(), Repo()
+    hub.repos["team/llm"] = repo
+    repo.tags["v1"] = commit = repo.commit({**files_of(base), "evil.bin": (b"never fetched", False)}, "")
+    repo.branches["main"] = repo.commit({"config.json": (b"{}", False)}, commit)
+    server, address = start(hub)
+    redirect(monkeypatch, address, tmp_path / "cache")
+    places = {"pin": tmp_path / "none", "wheels": tmp_path}
+    try:
+        build(BaseLlm(model="team/llm@v1"), **places, out_dir=tmp_path / "out")
+        with pytest.raises(ModelError, match="team/llm@v2 cannot be loaded"):
+            build(BaseLlm(model="team/llm@v2"), **places, out_dir=tmp_path / "other")
+    finally:
+        server.should_exit = True
+    assert read_json(tmp_path / "out/malgil.json") == {"model": f"team/llm@{commit}"}
+    assert load_tokenizer(tmp_path / "out")("알람")["input_ids"] == load_tokenizer(base)("알람")["input_ids"]
+    assert not any("evil.bin" in line for line in hub.log)
 
 
 def test_unknown_models_are_refused(base: Path, tmp_path: Path) -> None:

@@ -7,14 +7,14 @@ import pytest
 from huggingface_hub import ModelCard
 from ruamel.yaml import YAML
 
-from tasks.artifacts import read_json
+from tasks.artifacts import read_json, write_json
 from tasks.release.card import write_card
 from tasks.release.decide import Decision, Road
 from tasks.release.lineage import Lineage, data_md5s, read_git, read_lineage
 from tests.release.conftest import LOCK, with_section
 
 DECISION = Decision("promote", ("every floor holds and no version serves yet", "CER: 3.00% ≤ 4.00%"))
-LINEAGE = Lineage("c0ffee", True, "d1", "d2", "d3", {"build/corpus": "md5-1"})
+LINEAGE = Lineage("c0ffee", True, "d1", "d2", "d3", {"build/corpus": "md5-1"}, "team/xlsr@c0ffee")
 
 
 def card(line, params, **changes):
@@ -43,6 +43,7 @@ def test_the_recogniser_card_is_one_the_hub_reads(project, params):
     assert data.base_model is None  # a local folder is nothing the Hub can link to
     assert "**Synthetic speech only.**" in text
     assert "| ko+m9 | unseen | 4.00% |" in text and "| ko+f1 | known | 3.00% |" in text
+    assert "| fine-tuned from | `team/xlsr@c0ffee` |" in text
     assert "git `c0ffee` with uncommitted changes" in text and "| `build/corpus` | md5 `md5-1` |" in text
     assert "80.00%" in text and "espeak-ng" in text
 
@@ -84,6 +85,8 @@ def test_a_base_model_of_the_hub_is_linked(project, params):
     other = with_section(params, "base_llm", model="Qwen/Qwen2.5-0.5B")
     data = ModelCard(card("llm", other)).data
     assert data.base_model == "Qwen/Qwen2.5-0.5B" and data.license == "other"
+    at_a_tag = with_section(params, "base_llm", model="Qwen/Qwen2.5-0.5B@v1.0")
+    assert ModelCard(card("llm", at_a_tag)).data.base_model == "Qwen/Qwen2.5-0.5B"
 
 
 @pytest.mark.parametrize("line", ["asr", "llm"])
@@ -115,3 +118,13 @@ def test_git_commit_and_uncommitted_changes(tmp_path):
 def test_what_is_not_there_is_unknown(tmp_path):
     lineage = read_lineage("asr", tmp_path / "build", tmp_path)
     assert (lineage.dvc_lock, lineage.params, lineage.constraints, lineage.data) == (*["unknown"] * 3, {})
+    assert lineage.base == "unknown"
+
+
+def test_lineage_names_what_was_fine_tuned_with_its_commit(tmp_path):
+    said = {"asr/checkpoint": {"encoder": "team/xlsr@c0ffee"}, "llm/base": {"model": "team/llm@decade"}}
+    for folder, about in said.items():
+        write_json(tmp_path / "build" / folder / "malgil.json", about)
+    assert read_lineage("asr", tmp_path / "build", tmp_path).base == "team/xlsr@c0ffee"
+    lineage = read_lineage("llm", tmp_path / "build", tmp_path)
+    assert lineage.base == lineage.as_dict()["base"] == lineage.tags()["malgil.base"] == "team/llm@decade"

@@ -8,7 +8,7 @@ import pandas as pd
 import pytest
 
 from tasks.artifacts import write_json, write_parquet
-from tasks.asr.evaluate import jamo_confusions, rates
+from tasks.asr.evaluate import jamo_confusions, jamo_counts, rates
 from tasks.asr.quality.metrics import edit_counts
 from tasks.asr.quality.slices import slices
 from tasks.data.corpus import make_corpus
@@ -218,6 +218,7 @@ def build(tmp_path_factory: pytest.TempPathFactory) -> Path:
     metrics = {
         name: rates(own, PARAMS.evaluate_asr)
         | {"slices": slices(own, PARAMS.evaluate_asr), "confusions": jamo_confusions(own)}
+        | {"jamo_counts": jamo_counts(own)}
         | {"sha256": "ab" * 32}
         for name, own in tables.groupby("system")
     }

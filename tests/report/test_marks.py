@@ -7,8 +7,9 @@ import re
 import pytest
 
 from tasks.asr.quality.metrics import edit_counts
-from tasks.data.charts import WIDTH, Point, Series, axis, histogram, lines, scatter
+from tasks.data.charts import WIDTH, Point, Series, axis, heat_map, histogram, lines, scatter
 from tasks.report.confusion import argument_errors, confuse, tool_called
+from tasks.report.jamo_map import jamo_maps
 from tasks.report.marks import Pair, aligned_words, summary
 
 ALIGNED = [
@@ -114,6 +115,7 @@ def test_charts_of_nothing_say_so() -> None:
         histogram([], [], label="x", unit="s"),
         scatter([], label="x", x_label="a", y_label="b"),
         lines([Series("one", [])], label="x", x_label="a", y_label="b"),
+        heat_map([], [], label="x", x_label="a", y_label="b"),
     ):
         assert "Nothing to show" in chart and "<svg" not in chart
 
@@ -132,3 +134,19 @@ def test_names_in_charts_are_escaped() -> None:
     chart = scatter([Point("<script>", 1, 2), Point("b", 1, 2)], label='"quoted"', x_label="<x>", y_label="&")
     assert "<script>" not in chart and "&lt;script&gt;" in chart
     assert "&#34;quoted&#34;" in chart
+
+
+def test_a_heat_map_is_darkest_where_most_goes_wrong() -> None:
+    rows = [("ㄱ", "ㅋ", 1, 10), ("ㄱ", "", 4, 10), ("ㅂ", "ㅍ", 9, 10)]
+    counts = [
+        {"place": "initial", "said": said, "heard": heard, "n": n, "of": of} for said, heard, n, of in rows
+    ]
+    ((caption, picture),) = jamo_maps({"in_domain": counts, "out_of_domain": []})
+    assert caption == "Initial consonants, in domain"
+    cells = re.findall(r'heat" x="([\d.]+)" y="([\d.]+)" .*?fill-opacity="([\d.]+)"><title>([^<]+)<', picture)
+    assert [told for *_, told in cells] == [
+        "ㄱ heard as ㅋ: 1 of 10 (10%)", "ㄱ left out: 4 of 10 (40%)", "ㅂ heard as ㅍ: 9 of 10 (90%)",
+    ]  # fmt: skip
+    assert [float(opacity) for *_, opacity, _ in cells] == sorted(float(opacity) for *_, opacity, _ in cells)
+    across, down = [float(x) for x, *_ in cells], [float(y) for _, y, *_ in cells]
+    assert across[0] < across[2] < across[1] and down[0] == down[1] < down[2]

@@ -20,6 +20,9 @@ from tasks.errors import ArtifactError
 from tasks.params import load
 from tasks.report import write_report
 
+JAMO_MAPS = 6  # three places, in domain and out of it
+CHARTS = 6 + JAMO_MAPS  # two of each line, quality against size, and the slices
+
 VOID = {"area", "base", "br", "col", "embed", "hr", "img", "input", "link", "meta", "source", "track", "wbr"}
 SVG_LEAVES = {
     "line",
@@ -217,6 +220,22 @@ def test_jamo_confusions_are_those_that_were_counted(page: Page) -> None:
         assert all(row["example"]["said"] in page.sections["jamo"] for row in found[part])
 
 
+def test_confusions_are_drawn_place_by_place_as_they_were_counted(page: Page) -> None:
+    counted = page.data["asr"]["metrics"]["onnx_int8"]["jamo_counts"]
+    rows = [(part, row) for part in counted for row in counted[part]]
+    assert len(page.all("rect", **{"class": "heat"})) == len(rows) > 10
+    assert len({(part, row["place"]) for part, row in rows}) == JAMO_MAPS
+    for part, name in (("in_domain", "in domain"), ("out_of_domain", "out of domain")):
+        worst = max(counted[part], key=lambda row: (row["place"] == "initial", row["n"] / row["of"]))
+        told = f"{worst['said']} {'heard as ' + worst['heard'] if worst['heard'] else 'left out'}: {worst['n']} of"
+        (picture,) = [
+            chart["aria-label"]
+            for chart in page.all("svg", **{"class": "chart"})
+            if chart["aria-label"].startswith(f"Initial consonants said and heard, {name}")
+        ]
+        assert told in picture
+
+
 def test_marks_of_the_page_are_the_edits_that_were_counted(page: Page) -> None:
     shown = page.data["asr"]["worst"] + [one for part in page.data["asr"]["gallery"] for one in part["worst"]]
     counted = sum(one["edits"] for one in shown)
@@ -253,7 +272,7 @@ def test_it_says_synthetic_and_verdicts(page: Page) -> None:
 
 def test_charts_have_words_for_those_who_do_not_see_them(page: Page) -> None:
     charts = page.all("svg", **{"class": "chart"})
-    assert len(charts) == 6  # two of each line, quality against size, and the slices
+    assert len(charts) == CHARTS
     assert all(chart["role"] == "img" and len(chart["aria-label"]) > 20 for chart in charts)
 
 
@@ -372,4 +391,4 @@ def test_a_browser_lays_it_out_without_complaint(report: Path, tmp_path: Path) -
     )
     seen = json.loads(re.search(r"<title>(\{.*?\})</title>", done.stdout)[1])
     assert seen["wide"] <= seen["screen"]
-    assert (seen["sections"], seen["charts"], seen["sound"]) == (13, 6, len(Page(report).all("audio")))
+    assert (seen["sections"], seen["charts"], seen["sound"]) == (13, CHARTS, len(Page(report).all("audio")))

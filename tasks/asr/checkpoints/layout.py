@@ -12,6 +12,7 @@ from typing import Any
 from tasks.artifacts import read_json
 from tasks.asr.checkpoints.vocabulary import EXTRACTOR
 from tasks.data.espeak import SAMPLE_RATE_HZ
+from tasks.data.hub import HubName, fetch, hub_name
 from tasks.errors import ModelError
 
 log = logging.getLogger("malgil.asr.layout")
@@ -32,22 +33,25 @@ WEIGHTS, INDEX = "model.safetensors", "model.safetensors.index.json"
 def local_folder(checkpoint: str | Path, weights: bool = True) -> Path:
     """The folder of a checkpoint: itself, or the files of a Hub id, fetched once into the Hub's own cache.
 
-    A `Path` is never a Hub id. The type is looked at first, and weights of another type are not fetched.
+    A Hub id may be pinned to a branch, a tag or a commit: `org/name@revision`. A `Path` is never one. The
+    type is looked at first, and weights of another type are not fetched.
 
     Raises:
         ModelError: there is nothing, it is of another type, or its weights are not safetensors.
     """
-    folder = Path(checkpoint)
+    folder, asked = Path(checkpoint), None
     if not folder.is_dir():
-        if isinstance(checkpoint, Path) or not _is_hub_id(checkpoint):
+        asked = None if isinstance(checkpoint, Path) else hub_name(checkpoint)
+        if asked is None:
             raise _no_checkpoint(checkpoint, "no such folder")
-        folder = _fetch(checkpoint, ["*.json"])
+        folder = _fetch(asked, ["*.json"])
     if not (folder / "config.json").is_file():
         raise _no_checkpoint(checkpoint, f"{folder} has no config.json")
     _check_type(checkpoint, folder)
     _check_rate(checkpoint, folder)
-    if weights and not Path(checkpoint).is_dir():
-        folder = _fetch(str(checkpoint), ["*.json", "model*.safetensors", "language_model.arpa.gz"])
+    if weights and asked is not None:
+        same = HubName(asked.repository, folder.name)  # a branch may have moved since
+        folder = _fetch(same, ["*.json", "model*.safetensors", "language_model.arpa.gz"])
     if weights and not any((folder / name).is_file() for name in (WEIGHTS, INDEX)):
         raise ModelError(
             f"{checkpoint} has no {WEIGHTS}",
@@ -67,25 +71,28 @@ def normalises(encoder: str | Path) -> bool:
     return said is not False
 
 
-def _is_hub_id(name: str) -> bool:
-    return name.count("/") <= 1 and name[:1].isalnum() and "\\" not in name
+def pinned(checkpoint: str) -> str:
+    """A Hub id with the commit that it stands for now, `org/name@commit`; a folder as it is.
+
+    Raises `ModelError` when the Hub has no such repository or revision, or cannot be reached.
+    """
+    asked = None if Path(checkpoint).is_dir() else hub_name(checkpoint)
+    return f"{asked.repository}@{_fetch(asked, ['*.json']).name}" if asked else checkpoint
 
 
-def _fetch(hub_id: str, patterns: list[str]) -> Path:
-    """The snapshot of a Hub id. With no network, the one in the cache."""
-    from huggingface_hub import snapshot_download
-
+def _fetch(name: HubName, patterns: list[str]) -> Path:
     try:
-        return Path(snapshot_download(hub_id, allow_patterns=patterns))
+        return fetch(name, patterns=patterns)
     except Exception as error:
-        raise _no_checkpoint(hub_id, first_line(error)) from error
+        pinned = f"@{name.revision}" if name.revision else ""
+        raise _no_checkpoint(f"{name.repository}{pinned}", first_line(error)) from error
 
 
 def _no_checkpoint(name: str | Path, why: str) -> ModelError:
     return ModelError(
         f"checkpoint {str(name)!r} cannot be loaded ({why})",
         "must be a folder or Hub id of a wav2vec2-style model with safetensors weights",
-        "correct train_asr.encoder or --model; for a Hub id check the network, the name and HF_TOKEN",
+        "correct the setting or --model; for a Hub id check the network, name, revision and HF_TOKEN",
     )
 
 

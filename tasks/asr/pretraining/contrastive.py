@@ -25,6 +25,7 @@ from transformers.models.wav2vec2.modeling_wav2vec2 import _compute_mask_indices
 from tasks.asr.checkpoints.checkpoint import check_provenance, mini_config
 from tasks.asr.training.augment import normalised
 from tasks.asr.training.batching import AudioStore, Batch, buckets, pad, uses_mask
+from tasks.data.hub import fetch, hub_name
 from tasks.errors import ModelError
 
 _FEWEST_SPANS = 2  # masked per utterance: one span alone would offer few negatives
@@ -179,13 +180,15 @@ def _masking(model: Any) -> Iterator[None]:
 
 
 def _loaded(initial: str, settings: dict[str, Any]) -> Any:
+    asked = None if Path(initial).is_dir() else hub_name(initial)
     check_provenance(Path(initial))
     try:
-        config = AutoConfig.from_pretrained(initial, trust_remote_code=False)
+        place = fetch(asked, patterns=("*.json", "*.safetensors")) if asked else initial
+        config = AutoConfig.from_pretrained(place, trust_remote_code=False)
         if isinstance(config, Wav2Vec2Config):
             config.update({**settings, "apply_spec_augment": False})
             return Wav2Vec2ForPreTraining.from_pretrained(
-                initial, config=config, dtype=torch.float32, use_safetensors=True
+                place, config=config, dtype=torch.float32, use_safetensors=True
             )
     except Exception as error:
         raise ModelError(

@@ -63,6 +63,31 @@ def confusions(references: Sequence[str], hypotheses: Sequence[str], limit: int 
     return [_row(pair, n, said, total) | {"example": examples[pair]} for pair, n in ranked[:limit]]
 
 
+def counts(references: Sequence[str], hypotheses: Sequence[str]) -> list[dict[str, Any]]:
+    """How often each jamo was heard as another of its place, or not at all: what a heat map is drawn of.
+
+    Returns:
+        Rows {"place", "said", "heard", "n", "of"} in the order of the alphabet. `heard` is "" where the jamo
+        was left out; `of` is how often it was said at that place. Insertions are not among them.
+
+    Raises:
+        ValueError: lists of different length.
+    """
+    found: Counter[tuple[str, str]] = Counter()
+    said: Counter[str] = Counter()
+    for reference, hypothesis in zip(references, hypotheses, strict=True):
+        jamo, _ = _jamo(reference)
+        said.update(jamo)
+        found.update(pair for pair, _ in _errors(jamo, _jamo(hypothesis)[0]) if pair[0])
+    rows = []
+    for (one, other), n in sorted(found.items()):
+        place, letter = place_and_letter(one)
+        heard_place, heard = place_and_letter(other) if other else (place, "")
+        if place == heard_place and place != "other":
+            rows.append({"place": place, "said": letter, "heard": heard, "n": n, "of": said[one]})
+    return rows
+
+
 def _jamo(text: str) -> tuple[str, list[int]]:
     """All jamo of a text without spaces, and the word that each stands in."""
     parts = [unicodedata.normalize("NFD", word) for word in text.split()]

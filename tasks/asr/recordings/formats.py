@@ -11,6 +11,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
+from tasks.asr.recordings.clipping import clipping_warnings
+
 PAUSE_S = 0.6  # a longer one begins a new cue
 CUE_S = 7.0  # a cue is not longer, unless it is one word
 _READABLE_S = 1.0  # a cue stays so long where the next one leaves room
@@ -44,6 +46,7 @@ class Transcription:
         greedy: what the recogniser alone says, without n-gram model.
         confidence: mean over the characters, None without any.
         model_sha256: of the model file.
+        clipped_share: samples of the recording at full scale.
     """
 
     path: str
@@ -54,6 +57,12 @@ class Transcription:
     characters: tuple[Interval, ...]
     confidence: float | None
     model_sha256: str
+    clipped_share: float = 0.0
+
+    @property
+    def warnings(self) -> Sequence[str]:
+        """What is wrong with a recording that was transcribed all the same, with what to do."""
+        return clipping_warnings(self.path, self.clipped_share)
 
 
 def as_line(transcription: Transcription, several: bool) -> str:
@@ -73,6 +82,8 @@ def as_json(transcriptions: Sequence[Transcription]) -> str:
             "words": [_row(interval) for interval in t.words],
             "characters": [_row(interval) for interval in t.characters],
             "model_sha256": t.model_sha256,
+            "clipped_share": round(t.clipped_share, 4),
+            "warnings": list(t.warnings),
         }
         for t in transcriptions
     ]

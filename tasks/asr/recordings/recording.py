@@ -16,6 +16,7 @@ import numpy as np
 import soundfile
 import soxr
 
+from tasks.asr.recordings.clipping import Clipping
 from tasks.data.audio import SAMPLE_RATE_HZ, Header, probe
 from tasks.errors import DataError
 
@@ -36,6 +37,7 @@ class Recording:
         samples: at 16 kHz.
         mean: of the samples.
         variance: of the samples.
+        clipped_share: samples at full scale, as the file has them.
         audio: all samples, of a short recording; else None.
     """
 
@@ -45,6 +47,7 @@ class Recording:
     samples: int
     mean: float
     variance: float
+    clipped_share: float
     audio: Audio | None
 
 
@@ -56,8 +59,8 @@ def survey(path: Path, name: str, keep: int) -> Recording:
     """
     header = read_header(path, name)
     kept: list[Audio] | None = []
-    samples, total, squares = 0, 0.0, 0.0
-    for block in blocks(path, name):
+    samples, total, squares, clipping = 0, 0.0, 0.0, Clipping()
+    for block in blocks(path, name, clipping):
         samples += len(block)
         exact = block.astype(np.float64)
         total += float(exact.sum())
@@ -71,6 +74,7 @@ def survey(path: Path, name: str, keep: int) -> Recording:
         samples=samples,
         mean=mean,
         variance=max(0.0, squares / max(1, samples) - mean * mean),
+        clipped_share=clipping.share,
         audio=None if kept is None else np.concatenate([np.zeros(0, np.float32), *kept]),
     )
 
@@ -93,15 +97,18 @@ def read_header(path: Path, name: str) -> Header:
     return header
 
 
-def blocks(path: Path, name: str) -> Iterator[Audio]:
+def blocks(path: Path, name: str, clipping: Clipping | None = None) -> Iterator[Audio]:
     """The samples at 16 kHz, some seconds at a time.
+
+    Args:
+        clipping: counts the samples as they are read.
 
     Raises:
         DataError: as `survey`.
     """
     try:
         with soundfile.SoundFile(str(path)) as file:
-            yield from _converted(file, name)
+            yield from _converted(file, name, clipping)
     except (soundfile.LibsndfileError, RuntimeError) as error:
         reason = str(error).split(": ")[-1].rstrip(".")
         raise DataError(
@@ -109,7 +116,7 @@ def blocks(path: Path, name: str) -> Iterator[Audio]:
         ) from error
 
 
-def _converted(file: soundfile.SoundFile, name: str) -> Iterator[Audio]:
+def _converted(file: soundfile.SoundFile, name: str, clipping: Clipping | None) -> Iterator[Audio]:
     rate_hz, expected, read = file.samplerate, file.frames, 0
     resampler = None
     if rate_hz != SAMPLE_RATE_HZ:
@@ -118,6 +125,8 @@ def _converted(file: soundfile.SoundFile, name: str) -> Iterator[Audio]:
         if not np.isfinite(block).all():
             raise DataError(f"{name} holds NaN or infinite samples", "samples must be numbers", _AGAIN)
         read += len(block)
+        if clipping is not None:
+            clipping.add(block)
         mono = np.ascontiguousarray(block.mean(axis=1) if block.shape[1] > 1 else block[:, 0])
         yield _limited(mono if resampler is None else resampler.resample_chunk(mono))
     if read < expected:

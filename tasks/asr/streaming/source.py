@@ -15,6 +15,7 @@ import numpy as np
 import soxr
 
 from tasks.asr.recordings import recording
+from tasks.asr.recordings.clipping import Clipping
 from tasks.data.audio import SAMPLE_RATE_HZ
 from tasks.errors import DataError, MissingDependencyError
 
@@ -29,13 +30,16 @@ class _Layout(NamedTuple):
     rate_hz: int
 
 
-def from_file(path: Path) -> Iterator[Audio]:
-    """The samples of a recording, which is read as it is needed. Raises `DataError` where it cannot be."""
+def from_file(path: Path, clipping: Clipping | None = None) -> Iterator[Audio]:
+    """The samples of a recording, which is read as it is needed; `clipping` counts them as they come.
+
+    Raises `DataError` where it cannot be read.
+    """
     recording.read_header(path, str(path))
-    return _in_blocks(recording.blocks(path, str(path)))
+    return _in_blocks(recording.blocks(path, str(path), clipping))
 
 
-def from_bytes(stream: IO[bytes]) -> Iterator[Audio]:
+def from_bytes(stream: IO[bytes], clipping: Clipping | None = None) -> Iterator[Audio]:
     """The samples of raw 16-bit little-endian mono at 16 kHz, or of a WAV file of 16 bits, as they come.
 
     Raises `DataError` for another format, and for half a sample at the end.
@@ -47,11 +51,11 @@ def from_bytes(stream: IO[bytes]) -> Iterator[Audio]:
                 f"standard input is {name}", "must be raw s16le at 16 kHz or a WAV file of 16 bits", _CONVERT
             )
     if first[:4] == b"RIFF" and first[8:] == b"WAVE":
-        return _in_blocks(_samples(stream, b"", _wav_layout(stream)))
-    return _in_blocks(_samples(stream, first, _Layout(1, SAMPLE_RATE_HZ)))
+        return _in_blocks(_samples(stream, b"", _wav_layout(stream), clipping))
+    return _in_blocks(_samples(stream, first, _Layout(1, SAMPLE_RATE_HZ), clipping))
 
 
-def from_microphone() -> Iterator[Audio]:
+def from_microphone(clipping: Clipping | None = None) -> Iterator[Audio]:
     """What the default microphone hears, without end.
 
     Raises `MissingDependencyError` without the package sounddevice, `DataError` without a microphone.
@@ -75,15 +79,20 @@ def from_microphone() -> Iterator[Audio]:
         )
     except sounddevice.PortAudioError as error:
         raise DataError(
-            f"no microphone ({error})", "one must be connected", "connect one, or stream a file"
+            f"no microphone ({error})",
+            "one must be connected",
+            "connect one (`python -m sounddevice` lists what is seen), or stream a file",
         ) from error
-    return _heard(microphone, heard)
+    return _heard(microphone, heard, clipping)
 
 
-def _heard(microphone: Any, blocks: queue.Queue[Audio]) -> Iterator[Audio]:
+def _heard(microphone: Any, blocks: queue.Queue[Audio], clipping: Clipping | None) -> Iterator[Audio]:
     with microphone:
         while True:
-            yield blocks.get()
+            block = blocks.get()
+            if clipping is not None:
+                clipping.add(block)
+            yield block
 
 
 def _wav_layout(stream: IO[bytes]) -> _Layout:
@@ -108,7 +117,7 @@ def _wav_layout(stream: IO[bytes]) -> _Layout:
     raise DataError("the WAV file on standard input has no samples", "must be whole", _CONVERT)
 
 
-def _samples(stream: IO[bytes], first: bytes, layout: _Layout) -> Iterator[Audio]:
+def _samples(stream: IO[bytes], first: bytes, layout: _Layout, clipping: Clipping | None) -> Iterator[Audio]:
     """Mono at 16 kHz from 16-bit samples."""
     frame = 2 * layout.channels
     resampler = None
@@ -121,8 +130,10 @@ def _samples(stream: IO[bytes], first: bytes, layout: _Layout) -> Iterator[Audio
         data = rest + content
         whole = len(data) // frame * frame
         rest = data[whole:]
-        mono = np.frombuffer(data[:whole], "<i2").reshape(-1, layout.channels).mean(axis=1) / 32768.0
-        audio = mono.astype(np.float32)
+        samples = (np.frombuffer(data[:whole], "<i2") / 32768.0).astype(np.float32)
+        if clipping is not None:
+            clipping.add(samples)
+        audio = samples.reshape(-1, layout.channels).mean(axis=1)
         if resampler is not None:
             audio = resampler.resample_chunk(audio, last=not content)
         yield np.clip(audio, -1.0, 1.0)
