@@ -25,11 +25,14 @@ class Tile(NamedTuple):
     warps: int
 
 
-def tile_of(hidden: int) -> Tile:
-    """The tile for rows of `hidden` ≤ `LONGEST` columns: (8, 256) at 192, (1, 4096) at 4096."""
+def tile_of(hidden: int, per_thread: int = 16) -> Tile:
+    """The tile for rows of `hidden` ≤ `LONGEST` columns: (8, 256) at 192, (1, 4096) at 4096.
+
+    `per_thread` elements: fewer where a kernel holds more than one float32 sum beside each.
+    """
     block = 1 << max(hidden - 1, 0).bit_length()
     rows = min(max(2048 // block, 1), 64) if block <= 512 else 1
-    return Tile(rows, block, min(max(rows * block // 512, 1), 16))
+    return Tile(rows, block, min(max(rows * block // (32 * per_thread), 1), 16))
 
 
 def programs_for(tiles: int, warps: int, device: torch.device) -> int:
