@@ -4,6 +4,10 @@ from malgil_kernels.cross_entropy import cross_entropy
 from malgil_kernels.dispatch import Choice, select
 from malgil_kernels.glu import glu, glu_halves
 from malgil_kernels.linear_cross_entropy import linear_cross_entropy
+from malgil_kernels.add_rms_norm import add_rms_norm
+from malgil_kernels.dispatch import Choice, select
+from malgil_kernels.layer_norm import layer_norm
+from malgil_kernels.layer_norm_gelu import layer_norm_gelu
 from malgil_kernels.rms_norm import rms_norm
 from malgil_kernels.rope import rope, rope_, rope_tables
 
@@ -17,5 +21,9 @@ __all__ = [
     "rope",
     "rope_",
     "rope_tables",
+    "add_rms_norm",
+    "layer_norm",
+    "layer_norm_gelu",
+    "rms_norm",
     "select",
 ]

@@ -28,8 +28,8 @@ def relative_error(result: torch.Tensor, truth: torch.Tensor, terms: torch.Tenso
     Args:
         result: what the kernel gave, any dtype.
         truth: the reference's, float64.
-        terms: where `truth` is a difference of nearly equal terms, one of them: its magnitude, not that
-            of the difference, bounds the rounding.
+        terms: where `truth` is a difference of nearly equal terms, one of them: its magnitude, where larger
+            than that of the difference, bounds the rounding.
     """
     if result.shape != truth.shape:
         raise ValueError(f"shapes {tuple(result.shape)} and {tuple(truth.shape)} differ")
@@ -38,7 +38,9 @@ def relative_error(result: torch.Tensor, truth: torch.Tensor, terms: torch.Tenso
     difference = (result.detach().double() - truth.detach().double()).abs().max()
     if torch.isnan(difference):
         return float("inf")
-    scale = (truth if terms is None else terms).detach().double().abs().max()
+    scale = truth.detach().double().abs().max()
+    if terms is not None:
+        scale = torch.maximum(scale, terms.detach().double().abs().max())
     return float(difference / scale.clamp_min(1e-30))
 
 
