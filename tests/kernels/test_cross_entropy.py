@@ -239,11 +239,11 @@ def test_no_rows_give_pytorchs_answers():
 
 
 def test_offsets_over_31_bits():
-    far = torch.empty(3 * 2**30, dtype=torch.bfloat16, device=DEVICE)  # on a CPU only two pages become real
-    logits = far.as_strided((2, 100), (2**31 + 2**10, 1))
-    small, _ = inputs(2, 100, torch.bfloat16)
+    far = torch.empty(3 * 2**30, dtype=torch.bfloat16, device=DEVICE)  # on a CPU only three pages become real
+    logits = far.as_strided((3, 100), (2**30 + 2**10, 1))  # a stride of 31 bits: the product needs more
+    small, _ = inputs(3, 100, torch.bfloat16)
     logits.copy_(small)
-    target = torch.tensor([5, 99], device=DEVICE)
+    target = torch.tensor([5, 99, 7], device=DEVICE)
     held = [x.requires_grad_() for x in (small.clone(), logits.detach())]
     losses = [cross_entropy(x, target) for x in held]
     assert torch.equal(*losses)

@@ -158,10 +158,10 @@ def test_no_rows_give_no_rows():
 
 
 def test_offsets_over_31_bits():
-    far = torch.empty(3 * 2**30, dtype=torch.bfloat16, device=DEVICE)  # on a CPU only two pages become real
-    gate = far.as_strided((2, 16), (2**31 + 2**10, 1))
-    gate.copy_(random(2, 16))
-    up = random(2, 16, dtype=torch.bfloat16)
+    far = torch.empty(3 * 2**30, dtype=torch.bfloat16, device=DEVICE)  # on a CPU only three pages become real
+    gate = far.as_strided((3, 16), (2**30 + 2**10, 1))  # a stride of 31 bits: the product needs more
+    gate.copy_(random(3, 16))
+    up = random(3, 16, dtype=torch.bfloat16)
     assert torch.equal(glu(gate, up), glu(gate.clone(), up))
 
 

@@ -216,13 +216,15 @@ def test_no_tokens_give_no_tokens():
 
 
 def test_offsets_over_31_bits():
-    rows = torch.empty(3 * 2**30, dtype=torch.bfloat16, device=DEVICE)  # on a CPU only two pages become real
-    q = rows.as_strided((2, 1, 8), (2**31 + 2**10, 8, 1))
-    q.copy_(random(2, 1, 8))
+    rows = torch.empty(
+        3 * 2**30, dtype=torch.bfloat16, device=DEVICE
+    )  # on a CPU only three pages become real
+    q = rows.as_strided((3, 1, 8), (2**30 + 2**10, 8, 1))  # a stride of 31 bits: the product needs more
+    q.copy_(random(3, 1, 8))
     k = q.clone()
-    wanted, _ = rope(k, k, *tables(2, 4))
+    wanted, _ = rope(k, k, *tables(3, 4))
     with torch.no_grad():
-        rope_(q, k, *tables(2, 4))
+        rope_(q, k, *tables(3, 4))
     assert torch.equal(q, wanted)
 
 
