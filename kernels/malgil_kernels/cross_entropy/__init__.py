@@ -65,7 +65,7 @@ def cross_entropy(
             "Next: leave gradient_in_place off"
         )
     rows = logits.reshape(-1, logits.shape[-1])
-    if select("cross_entropy", logits.dtype, logits.device.type).implementation == "triton":
+    if select("cross_entropy", dtype=logits.dtype, device=logits.device).implementation == "triton":
         from malgil_kernels.cross_entropy.triton_op import cross_entropy_triton
 
         return cross_entropy_triton(rows, target.reshape(-1), options, num_items, gradient_in_place)

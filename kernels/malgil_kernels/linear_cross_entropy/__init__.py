@@ -61,7 +61,7 @@ def linear_cross_entropy(
         if count is not None and count < 1:
             raise ValueError(f"{name}={count}: must be at least 1, or None")
     tokens = hidden.reshape(-1, hidden.shape[-1])
-    if select("linear_cross_entropy", hidden.dtype, hidden.device.type).implementation == "triton":
+    if select("linear_cross_entropy", dtype=hidden.dtype, device=hidden.device).implementation == "triton":
         from malgil_kernels.linear_cross_entropy.triton_op import linear_cross_entropy_triton
 
         return linear_cross_entropy_triton(

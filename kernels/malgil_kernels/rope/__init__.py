@@ -111,7 +111,7 @@ def _rope(
 ) -> tuple[torch.Tensor, torch.Tensor]:
     _check_pair(q, k, heads_dim)
     cos, sin, position_ids = _check_tables(q, cos, sin, position_ids, heads_dim)
-    if select("rope", q.dtype, q.device.type).implementation == "triton":
+    if select("rope", dtype=q.dtype, device=q.device).implementation == "triton":
         from malgil_kernels.rope.triton_op import Tables, rope_triton
 
         return rope_triton(q, k, Tables(cos, sin, position_ids, interleaved), heads_dim, in_place)
