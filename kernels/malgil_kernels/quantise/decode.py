@@ -1,0 +1,216 @@
+"""Triton functions that decode weights, shared by every kernel that reads a quantised matrix.
+
+A format is a constexpr string: "dense", "int8", "int4", "nf4", "fp8_rows" or "fp8_blocks". Each function gets
+the same five pointers (`Operands`): the codes, their scales, a second level, NF4's offset and its dynamic map.
+Not a kernel: nothing here is launched.
+"""
+
+from typing import NamedTuple
+
+import torch
+import triton
+import triton.language as tl
+
+from malgil_kernels.quantise.codes import NF4_BLOCK, statistics_code
+from malgil_kernels.quantise.formats import FP8_BLOCK, Fp8Weight, Int4Weight, Int8Weight, Nf4Weight, QuantisedWeight
+
+
+class Operands(NamedTuple):
+    """What a kernel is told about a weight: pointers, then constants of its format."""
+
+    codes: torch.Tensor
+    scale: torch.Tensor
+    second: torch.Tensor  # int4: zero points; nf4: statistics
+    offset: torch.Tensor  # nf4
+    map: torch.Tensor  # nf4: the dynamic map
+    row_stride: int  # codes of one row; bytes of one row where two share a byte
+    format: str
+    group: int  # columns of a row that share a scale
+    zero: bool  # int4 with zero points
+    stacked: bool  # nf4: one offset per statistic
+    aligned: bool  # no block of the format spans two rows
+
+
+def operands(weight: QuantisedWeight | torch.Tensor) -> Operands:
+    """The operands of a weight; an absent tensor is stood in for by the codes.
+
+    Raises:
+        TypeError: the weight has no tile decoder (the GGUF formats have none).
+    """
+    rows, columns = weight.shape
+    match weight:
+        case torch.Tensor():
+            return Operands(*[weight] * 5, weight.stride(0), "dense", columns, False, False, True)
+        case Int8Weight():
+            return Operands(
+                weight.values, weight.scale, *[weight.values] * 3, columns, "int8", columns, False, False, True
+            )
+        case Fp8Weight():
+            codes = weight.values.view(torch.uint8)
+            format, group = ("fp8_blocks", FP8_BLOCK) if weight.per_block else ("fp8_rows", columns)
+            return Operands(codes, weight.scale, *[codes] * 3, columns, format, group, False, False, True)
+        case Int4Weight():
+            has_zero = weight.zero is not None
+            second = weight.zero if weight.zero is not None else weight.packed
+            rest = [weight.packed] * 2
+            stride = weight.packed.shape[1]
+            return Operands(
+                weight.packed, weight.scale, second, *rest, stride, "int4", weight.group, has_zero, False, True
+            )
+        case Nf4Weight():
+            aligned = columns % NF4_BLOCK == 0
+            tensors = (weight.packed, weight.absmax, weight.statistics, weight.offset)
+            stacked = weight.offset.numel() > 1
+            map = statistics_code(weight.device)
+            return Operands(*tensors, map, columns // 2, "nf4", NF4_BLOCK, False, stacked, aligned)
+        case _:
+            raise TypeError(
+                f"weight is a {type(weight).__name__}: must be a tensor, Int8Weight, Int4Weight, Nf4Weight or "
+                f"Fp8Weight. Next: dequantise() it ({rows} × {columns}) and quantise to one of these"
+            )
+
+
+@triton.jit
+def nf4_value(code):
+    """The float32 value of codes 0–15 (int32): four levels of selects."""
+    bit0 = (code & 1) != 0
+    bit1 = (code & 2) != 0
+    bit2 = (code & 4) != 0
+    v0 = tl.where(bit0, -0.6961928009986877, -1.0)
+    v2 = tl.where(bit0, -0.39491748809814453, -0.5250730514526367)
+    v4 = tl.where(bit0, -0.18477343022823334, -0.28444138169288635)
+    v6 = tl.where(bit0, 0.0, -0.09105003625154495)
+    v8 = tl.where(bit0, 0.16093020141124725, 0.07958029955625534)
+    v10 = tl.where(bit0, 0.33791524171829224, 0.24611230194568634)
+    v12 = tl.where(bit0, 0.5626170039176941, 0.44070982933044434)
+    v14 = tl.where(bit0, 1.0, 0.7229568362236023)
+    v0 = tl.where(bit1, v2, v0)
+    v4 = tl.where(bit1, v6, v4)
+    v8 = tl.where(bit1, v10, v8)
+    v12 = tl.where(bit1, v14, v12)
+    return tl.where((code & 8) != 0, tl.where(bit2, v12, v8), tl.where(bit2, v4, v0))
+
+
+@triton.jit
+def e4m3_value(byte):
+    """The float32 value of e4m3fn bytes (uint8), exact on every target: their bits, eight exponents too low."""
+    byte = byte.to(tl.int32)
+    bits = ((byte & 0x80) << 24) | ((byte & 0x7F) << 20)
+    return bits.to(tl.float32, bitcast=True) * 1.329227995784916e36  # 2^120
+
+
+@triton.jit
+def nibble_values(packed, FORMAT: tl.constexpr, DTYPE: tl.constexpr, ASSEMBLY: tl.constexpr):
+    """Bytes → the values of their high and of their low nibbles, unscaled (int4: code − 8), in DTYPE."""
+    if ASSEMBLY != "":
+        high, low = tl.inline_asm_elementwise(
+            ASSEMBLY, "=r,=r,=r,=r,r", [packed], dtype=(DTYPE, DTYPE), is_pure=True, pack=4
+        )
+    elif FORMAT == "nf4":
+        high = nf4_value(packed.to(tl.int32) >> 4).to(DTYPE)
+        low = nf4_value(packed.to(tl.int32) & 15).to(DTYPE)
+    else:
+        high = ((packed.to(tl.int32) >> 4) - 8).to(tl.float32).to(DTYPE)  # the interpreter has no int → bfloat16
+        low = ((packed.to(tl.int32) & 15) - 8).to(tl.float32).to(DTYPE)
+    return high, low
+
+
+@triton.jit
+def nf4_scale(block, scale_ptr, second_ptr, offset_ptr, map_ptr, inside, STACKED: tl.constexpr):
+    """The absmax of NF4 blocks (int64 numbers), float32: map[code] · statistic + offset."""
+    code = tl.load(scale_ptr + block, mask=inside, other=0).to(tl.int32)
+    statistic = tl.load(second_ptr + block // 256, mask=inside, other=0.0)
+    if STACKED:
+        offset = tl.load(offset_ptr + block // 256, mask=inside, other=0.0)
+    else:
+        offset = tl.load(offset_ptr)
+    return tl.load(map_ptr + code) * statistic + offset
+
+
+@triton.jit
+def tile_scale(
+    scale_ptr,
+    second_ptr,
+    offset_ptr,
+    map_ptr,
+    row,  # (BLOCK_N,) int64
+    column,  # the tile's first column; the tile lies within one group
+    columns,
+    inside,  # (BLOCK_N,)
+    FORMAT: tl.constexpr,
+    GROUP: tl.constexpr,
+    STACKED: tl.constexpr,
+):
+    """(BLOCK_N,) float32: the scale of each row of a tile that lies within one group of columns."""
+    if FORMAT == "nf4":
+        block = row * (columns // 64) + column // 64
+        scale = nf4_scale(block, scale_ptr, second_ptr, offset_ptr, map_ptr, inside, STACKED)
+    else:
+        if FORMAT == "int4":
+            place = row * tl.cdiv(columns, GROUP) + column // GROUP
+        elif FORMAT == "fp8_blocks":
+            place = row // 128 * tl.cdiv(columns, 128) + column // 128
+        else:
+            place = row
+        scale = tl.load(scale_ptr + place, mask=inside, other=0.0).to(tl.float32)
+    return scale
+
+
+@triton.jit
+def tile_zero(second_ptr, row, column, columns, inside, GROUP: tl.constexpr):
+    """(BLOCK_N,) float32: 8 − zero point of each row of an int4 tile."""
+    place = row * tl.cdiv(columns, GROUP) + column // GROUP
+    return 8.0 - tl.load(second_ptr + place, mask=inside, other=8).to(tl.float32)
+
+
+@triton.jit
+def weight_tile(
+    codes_ptr,
+    scale_ptr,
+    second_ptr,
+    offset_ptr,
+    map_ptr,
+    row,  # (BLOCK_N,) int64
+    column,  # the tile's first column, a multiple of BLOCK_K
+    rows,
+    columns,
+    row_stride,
+    FORMAT: tl.constexpr,
+    GROUP: tl.constexpr,
+    ZERO: tl.constexpr,
+    STACKED: tl.constexpr,
+    ALIGNED: tl.constexpr,
+    BLOCK_N: tl.constexpr,
+    BLOCK_K: tl.constexpr,  # divides GROUP, except in the formats with one scale per row
+):
+    """(BLOCK_N, BLOCK_K) float32: a tile of the weight, exactly as `dequantise` rounds it in float32."""
+    inside = row < rows
+    k = column + tl.arange(0, BLOCK_K)
+    mask = inside[:, None] & (k < columns)[None, :]
+    if FORMAT == "dense":
+        value = tl.load(codes_ptr + row[:, None] * row_stride + k[None, :], mask=mask, other=0.0).to(tl.float32)
+    elif not ALIGNED:  # NF4 whose blocks and bytes span rows: one load per weight
+        flat = row[:, None] * columns + k[None, :]
+        byte = tl.load(codes_ptr + flat // 2, mask=mask, other=0).to(tl.int32)
+        value = nf4_value(tl.where(flat % 2 == 0, byte >> 4, byte & 15))
+        value *= nf4_scale(flat // 64, scale_ptr, second_ptr, offset_ptr, map_ptr, mask, STACKED)
+    else:
+        scale = tile_scale(
+            scale_ptr, second_ptr, offset_ptr, map_ptr, row, column, columns, inside, FORMAT, GROUP, STACKED
+        )
+        if FORMAT == "nf4" or FORMAT == "int4":
+            byte = column // 2 + tl.arange(0, BLOCK_K // 2)
+            stored = inside[:, None] & (byte < row_stride)[None, :]
+            packed = tl.load(codes_ptr + row[:, None] * row_stride + byte[None, :], mask=stored, other=0)
+            high, low = nibble_values(packed, FORMAT, tl.float32, "")
+            value = tl.reshape(tl.join(high, low), (BLOCK_N, BLOCK_K))
+            if ZERO:
+                value += tile_zero(second_ptr, row, column, columns, inside, GROUP)[:, None]
+        else:
+            code = tl.load(codes_ptr + row[:, None] * row_stride + k[None, :], mask=mask, other=0)
+            if FORMAT == "int8":
+                value = code.to(tl.float32)
+            else:
+                value = e4m3_value(code)
+        value *= scale[:, None]
+    return value
