@@ -182,8 +182,10 @@ def weight_tile(
     ALIGNED: tl.constexpr,
     BLOCK_N: tl.constexpr,
     BLOCK_K: tl.constexpr,  # divides GROUP, except in the formats with one scale per row
+    DTYPE: tl.constexpr,  # NF4's values are rounded to it before they are scaled
+    ASSEMBLY: tl.constexpr,
 ):
-    """(BLOCK_N, BLOCK_K) float32: a tile of the weight, exactly as `dequantise` rounds it in float32."""
+    """(BLOCK_N, BLOCK_K) float32: a tile of the weight, for DTYPE float32 exactly what `dequantise` gives."""
     inside = row < rows
     k = column + tl.arange(0, BLOCK_K)
     mask = inside[:, None] & (k < columns)[None, :]
@@ -202,8 +204,8 @@ def weight_tile(
             byte = column // 2 + tl.arange(0, BLOCK_K // 2)
             stored = inside[:, None] & (byte < row_stride)[None, :]
             packed = tl.load(codes_ptr + row[:, None] * row_stride + byte[None, :], mask=stored, other=0)
-            high, low = nibble_values(packed, FORMAT, tl.float32, "")
-            value = tl.reshape(tl.join(high, low), (BLOCK_N, BLOCK_K))
+            high, low = nibble_values(packed, FORMAT, DTYPE, ASSEMBLY)
+            value = tl.reshape(tl.join(high, low), (BLOCK_N, BLOCK_K)).to(tl.float32)
             if ZERO:
                 value += tile_zero(second_ptr, row, column, columns, inside, GROUP)[:, None]
         else:

@@ -169,6 +169,8 @@ def dequantise_kernel(
         ALIGNED,
         BLOCK_N,
         BLOCK_K,
+        tl.float32,
+        "",
     )
     column = start + tl.arange(0, BLOCK_K)
     inside = (out_row < out_rows)[:, None] & (column < out_columns)[None, :]
