@@ -23,7 +23,7 @@ def lora_linear(
 ) -> torch.Tensor:
     """y = x Wᵀ + scaling · (x Aᵀ) Bᵀ + bias; gradients for x, a, b and bias, none for W.
 
-    Deterministic. Up to 512 tokens W is decoded in registers inside the matmul that adds the LoRA term; above, into
+    Deterministic. Up to the tokens in `thresholds.LORA_LINEAR` W is decoded in registers inside the matmul that adds the LoRA term; above, into
     a buffer of at most 16 MiB, block by block. LoRA's dropout is not part of this op.
 
     Args:
@@ -45,10 +45,12 @@ def lora_linear(
     _check_pair(x, a, b, "a", "b")
     if b.shape[0] != weight.shape[0]:
         raise ValueError(f"b has {b.shape[0]} rows: must have {weight.shape[0]}, the weight's")
-    if select("lora_linear", x.dtype, x.device.type).implementation == "triton":
+    implementation = _choose(x, weight)
+    if implementation != "reference":
         from malgil_kernels.lora_linear.triton_op import lora_linear_triton
 
-        return lora_linear_triton(x, weight, a, b, scaling, bias, [(0, b.shape[0])], None)
+        fused = implementation == "triton"
+        return lora_linear_triton(x, weight, a, b, scaling, bias, [(0, b.shape[0])], None, fused)
     return lora_linear_reference(x, weight, a, b, scaling, bias)
 
 
@@ -89,13 +91,17 @@ def lora_linear_grouped(
     sizes = [up.shape[0] for up in b]
     if sum(sizes) != weight.shape[0]:
         raise ValueError(f"b has {sizes} rows: must add up to {weight.shape[0]}, the weight's")
-    if select("lora_linear", x.dtype, x.device.type).implementation == "triton":
+    implementation = _choose(x, weight)
+    if implementation != "reference":
         from malgil_kernels.lora_linear.triton_op import lora_linear_triton
 
         ends = [sum(sizes[: number + 1]) for number in range(len(sizes))]
         segments = list(zip([0, *ends[:-1]], ends, strict=True))
         own = row_bounds(sizes, x.device) if bounds is None else bounds
-        y = lora_linear_triton(x, weight, torch.cat(list(a)), torch.cat(list(b)), scaling, bias, segments, own)
+        fused = implementation == "triton"
+        y = lora_linear_triton(
+            x, weight, torch.cat(list(a)), torch.cat(list(b)), scaling, bias, segments, own, fused
+        )
         return y.split(sizes, dim=-1)
     return lora_linear_grouped_reference(x, weight, a, b, scaling, bias)
 
@@ -103,6 +109,12 @@ def lora_linear_grouped(
 def row_bounds(sizes: Sequence[int], device: torch.device) -> torch.Tensor:
     """(weights + 1,) int32: where each weight of a stack begins, and where the last one ends."""
     return torch.tensor([sum(sizes[:number]) for number in range(len(sizes) + 1)], dtype=torch.int32, device=device)
+
+
+def _choose(x: torch.Tensor, weight: QuantisedWeight | torch.Tensor) -> str:
+    form = "bf16" if isinstance(weight, torch.Tensor) else weight.format  # the rules' word for "not quantised"
+    tokens = x.numel() // max(x.shape[-1], 1)
+    return select("lora_linear", dtype=x.dtype, device=x.device, rows=tokens, format=form).implementation
 
 
 def _check(x: torch.Tensor, weight: QuantisedWeight | torch.Tensor, bias: torch.Tensor | None) -> None:

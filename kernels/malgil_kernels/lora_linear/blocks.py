@@ -19,7 +19,7 @@ UNIT = 128  # rows or columns: whole tiles and whole groups of every format
 
 def forward_by_blocks(
     x: torch.Tensor,
-    weight: QuantisedWeight,
+    weight: QuantisedWeight | torch.Tensor,
     low: torch.Tensor,
     up: torch.Tensor,
     segments: list[tuple[int, int]],
@@ -35,6 +35,8 @@ def forward_by_blocks(
         torch.mm(low[:, number * rank : (number + 1) * rank], up[start:end].t(), out=y[:, start:end])
     if bias is not None:
         y += bias
+    if isinstance(weight, torch.Tensor):
+        return y.addmm_(x, weight.t())
     size = _block(columns, rows, x.dtype)
     buffer = torch.empty(min(size, rows), columns, dtype=x.dtype, device=x.device)
     for first in range(0, rows, size):
@@ -45,11 +47,13 @@ def forward_by_blocks(
 
 
 def input_gradient_by_blocks(
-    dy: torch.Tensor, weight: QuantisedWeight, dlow: torch.Tensor, a: torch.Tensor
+    dy: torch.Tensor, weight: QuantisedWeight | torch.Tensor, dlow: torch.Tensor, a: torch.Tensor
 ) -> torch.Tensor:
     """dy (tokens, rows), dlow = s · dy B (tokens, ranks), a (ranks, columns) → dx (tokens, columns)."""
     rows, columns = weight.shape
     dx = torch.mm(dlow, a)
+    if isinstance(weight, torch.Tensor):
+        return dx.addmm_(dy, weight)
     size = _block(rows, columns, dy.dtype)
     for first in range(0, columns, size):
         block = torch.empty(rows, min(size, columns - first), dtype=dy.dtype, device=dy.device)

@@ -16,11 +16,11 @@ import torch
 import triton
 import triton.language as tl
 
+from malgil_kernels.dispatch import multiprocessors
 from malgil_kernels.lora_linear.matmul import add_low_rank, weight_product
 from malgil_kernels.quantise.decode import Operands
 from malgil_kernels.quantise.unpacking import packed_assembly
 
-MULTIPROCESSORS = 132  # an H100 or H200; fixes the number of splits, not the result's correctness
 DECODE_TOKENS = 32
 TILE_N = 128
 PROGRAMS_PER_MULTIPROCESSOR = 4
@@ -280,7 +280,7 @@ def launch_decode(
     block_k = columns_per_step(about)
     tiles = triton.cdiv(rows, TILE_N) + triton.cdiv(a.shape[0], TILE_N)
     steps = triton.cdiv(columns, block_k)
-    wanted = triton.cdiv(PROGRAMS_PER_MULTIPROCESSOR * MULTIPROCESSORS, tiles)
+    wanted = triton.cdiv(PROGRAMS_PER_MULTIPROCESSOR * multiprocessors(x.device), tiles)
     split_columns = triton.cdiv(steps, max(1, min(wanted, steps // 4))) * block_k
     splits = triton.cdiv(columns, split_columns)
     partial = torch.empty(splits, tokens, rows + a.shape[0], dtype=torch.float32, device=x.device)

@@ -2,8 +2,8 @@
 
     y = x Wᵀ + s (x Aᵀ) Bᵀ;   dx = dy W + s (dy B) A;   dA = s (dy B)ᵀ x;   dB = s dyᵀ (x Aᵀ);   W is frozen
 
-Saved for the backward: x, A and B; x Aᵀ is taken again. W is decoded in registers up to `FUSED_TOKENS` tokens
-(`forward.py`, `backward.py`) and block by block into a small buffer above (`blocks.py`); never as a whole.
+Saved for the backward: x, A and B; x Aᵀ is taken again. Up to the tokens that dispatch says, W is decoded in registers
+(`forward.py`, `backward.py`), above block by block into a small buffer (`blocks.py`); never as a whole.
 """
 
 from typing import Any, Literal
@@ -16,23 +16,16 @@ from malgil_kernels.lora_linear.forward import DECODE_TOKENS, launch_decode, lau
 from malgil_kernels.quantise.decode import Operands, operands
 from malgil_kernels.quantise.formats import QuantisedWeight
 
-# Estimated, to be measured: per 128 tokens a fused tile decodes all of W again (13 µs of integer work for NF4
-# 4096 → 14336 on 132 multiprocessors), decoding once costs about 40 µs.
-FUSED_TOKENS = 512
-Path = Literal["decode", "tiles", "blocks"]
+Path = Literal["decode", "tiles", "blocks", "matmul"]
 
 
-def choose_path(tokens: int, about: Operands, columns: int) -> tuple[Path, str]:
-    """Which kernels multiply, and why."""
-    packed = about.format in ("nf4", "int4")
-    if about.format != "dense":
-        if packed and (columns % 2 or not about.aligned):
-            return "blocks", f"{columns} columns: blocks of the format span rows"
-        if tokens > FUSED_TOKENS:
-            return "blocks", f"{tokens} tokens: over {FUSED_TOKENS}, so W is decoded once"
-    if tokens <= DECODE_TOKENS:
-        return "decode", f"{tokens} tokens: at most {DECODE_TOKENS}, bound by W's bytes"
-    return "tiles", f"{tokens} tokens"
+def choose_path(about: Operands, tokens: int, columns: int, fused: bool) -> Path:
+    """Which kernels multiply; `fused` is what dispatch said of this number of tokens."""
+    if about.format in ("nf4", "int4") and (columns % 2 or not about.aligned):
+        return "blocks"  # blocks of the format, or a byte, span rows: the tile decoders cannot cut them
+    if not fused:
+        return "matmul" if about.format == "dense" else "blocks"
+    return "decode" if tokens <= DECODE_TOKENS else "tiles"
 
 
 class LoraLinearTriton(torch.autograd.Function):
@@ -49,18 +42,17 @@ class LoraLinearTriton(torch.autograd.Function):
         scaling: float,
         segments: list[tuple[int, int]],
         bounds: torch.Tensor | None,
+        fused: bool,
     ) -> torch.Tensor:
         ctx.save_for_backward(x, a, b)
         ctx.weight, ctx.scaling, ctx.segments = weight, scaling, segments
-        ctx.has_bias = bias is not None
         about = operands(weight)
-        path, _ = choose_path(x.shape[0], about, x.shape[1])
-        if path == "decode":
+        ctx.path = choose_path(about, *x.shape, fused)
+        if ctx.path == "decode":
             return launch_decode(x, about, a, b, scaling, bias, bounds)
         low = scaled_product(x, a.t(), scaling)
-        if path == "tiles":
+        if ctx.path == "tiles":
             return launch_tiles(x, about, low, b, bias, bounds)
-        assert isinstance(weight, QuantisedWeight)
         return forward_by_blocks(x, weight, low, b, segments, bias)
 
     @staticmethod
@@ -76,14 +68,14 @@ class LoraLinearTriton(torch.autograd.Function):
                 [scaled_product(dy[:, start:end], b[start:end], ctx.scaling) for start, end in ctx.segments], dim=1
             )
             da = dlow.t() @ x if needs_a else None
-            dx = _input_gradient(dy, ctx.weight, dlow, a) if needs_x else None
+            dx = _input_gradient(dy, ctx.weight, dlow, a, ctx.path) if needs_x else None
         if needs_b:
             low = scaled_product(x, a.t(), ctx.scaling)
             db = torch.empty_like(b)
             for number, (start, end) in enumerate(ctx.segments):
                 torch.mm(dy[:, start:end].t(), low[:, number * rank : (number + 1) * rank], out=db[start:end])
-        dbias = dy.sum(dim=0) if ctx.has_bias and needs_bias else None
-        return dx, da, db, dbias, None, None, None, None
+        dbias = dy.sum(dim=0) if needs_bias else None
+        return dx, da, db, dbias, None, None, None, None, None
 
 
 def lora_linear_triton(
@@ -95,14 +87,18 @@ def lora_linear_triton(
     bias: torch.Tensor | None,
     segments: list[tuple[int, int]],
     bounds: torch.Tensor | None,
+    fused: bool,
 ) -> torch.Tensor:
-    """x (..., columns) → y (..., rows); a is (segments · rank, columns), b (rows, rank)."""
+    """x (..., columns) → y (..., rows); a is (segments · rank, columns), b (rows, rank).
+
+    `fused`: W is decoded inside the matmul; otherwise block by block in front of PyTorch's.
+    """
     rows = b.shape[0]
     if not x.numel() or not rows:
         return x.new_zeros(*x.shape[:-1], rows) + x.sum() * 0 + a.sum() * 0 + b.sum() * 0
     flat = _rows(x)
     y: torch.Tensor = LoraLinearTriton.apply(
-        flat, _inner(a), b.contiguous(), bias, weight, scaling, segments, bounds
+        flat, _inner(a), b.contiguous(), bias, weight, scaling, segments, bounds, fused
     )
     return y.view(*x.shape[:-1], rows)
 
@@ -113,15 +109,11 @@ def scaled_product(left: torch.Tensor, right: torch.Tensor, scaling: float) -> t
 
 
 def _input_gradient(
-    dy: torch.Tensor, weight: QuantisedWeight | torch.Tensor, dlow: torch.Tensor, a: torch.Tensor
+    dy: torch.Tensor, weight: QuantisedWeight | torch.Tensor, dlow: torch.Tensor, a: torch.Tensor, path: Path
 ) -> torch.Tensor:
-    if isinstance(weight, torch.Tensor):
-        return torch.mm(dlow, a).addmm_(dy, weight)
-    about = operands(weight)
-    path, _ = choose_path(dy.shape[0], about, a.shape[1])
-    if path == "blocks":
+    if path in ("blocks", "matmul") or isinstance(weight, torch.Tensor):
         return input_gradient_by_blocks(dy, weight, dlow, a)
-    return launch_input_gradient(dy, about, dlow, a)
+    return launch_input_gradient(dy, operands(weight), dlow, a)
 
 
 def _rows(x: torch.Tensor) -> torch.Tensor:

@@ -162,7 +162,7 @@ def dequantise(weight: QuantisedWeight, dtype: torch.dtype | None = None) -> tor
     dtype = dtype or weight.dtype
     if not dtype.is_floating_point:
         raise ValueError(f"dtype is {dtype}: must be a float dtype")
-    if select("dequantise", dtype, weight.device.type).implementation == "triton":
+    if select("dequantise", dtype=dtype, device=weight.device).implementation == "triton":
         if isinstance(weight, Q8_0Weight | Q4_0Weight):
             from malgil_kernels.quantise.gguf_triton_op import dequantise_gguf_triton
 
@@ -180,7 +180,7 @@ def _by_triton(op: str, w: torch.Tensor) -> bool:
         raise ValueError(f"w is {w.dtype}: must be one of {', '.join(map(str, DTYPES))}")
     if not bool(torch.isfinite(w).all()):
         raise ValueError("w has NaN or infinite values: a scale cannot be taken of them. Next: look at the weight")
-    return select(op, w.dtype, w.device.type).implementation == "triton"
+    return select(op, dtype=w.dtype, device=w.device).implementation == "triton"
 
 
 def _check_gguf(w: torch.Tensor) -> None:

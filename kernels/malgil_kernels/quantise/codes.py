@@ -53,10 +53,10 @@ def statistics_code(device: torch.device) -> torch.Tensor:
     """
     values = [0.0, 1.0]
     for exponent in range(7):
-        edges = torch.linspace(0.1, 1, 2**exponent + 1, dtype=torch.float32)
+        edges = torch.linspace(0.1, 1, 2**exponent + 1, dtype=torch.float32, device="cpu")
         means = 10.0 ** (exponent - 6) * ((edges[:-1] + edges[1:]) / 2)
         values += means.tolist() + (-means).tolist()
-    return torch.tensor(sorted(values), dtype=torch.float32).to(device)
+    return torch.tensor(sorted(values), dtype=torch.float32, device="cpu").to(device)
 
 
 @lru_cache(maxsize=8)
@@ -69,5 +69,6 @@ def statistics_bounds(device: torch.device) -> torch.Tensor:
 @lru_cache(maxsize=8)
 def statistics_table(device: torch.device) -> torch.Tensor:
     """(65,536,) uint8: the code of each grid point of [−1, 1], which bitsandbytes' CPU build rounds to first."""
-    grid = -1.0 + (2.0 * torch.arange(TABLE_BINS, dtype=torch.float32)) / (TABLE_BINS - 1)
+    steps = torch.arange(TABLE_BINS, dtype=torch.float32, device="cpu")
+    grid = -1.0 + (2.0 * steps) / (TABLE_BINS - 1)
     return torch.searchsorted(statistics_bounds(torch.device("cpu")), grid).to(torch.uint8).to(device)

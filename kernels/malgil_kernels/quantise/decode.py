@@ -102,9 +102,13 @@ def e4m3_value(byte):
 @triton.jit
 def nibble_values(packed, FORMAT: tl.constexpr, DTYPE: tl.constexpr, ASSEMBLY: tl.constexpr):
     """Bytes → the values of their high and of their low nibbles, unscaled (int4: code − 8), in DTYPE."""
-    if ASSEMBLY != "":
+    if ASSEMBLY != "" and DTYPE == tl.bfloat16:
         high, low = tl.inline_asm_elementwise(
-            ASSEMBLY, "=r,=r,=r,=r,r", [packed], dtype=(DTYPE, DTYPE), is_pure=True, pack=4
+            ASSEMBLY, "=r,=r,=r,=r,r", [packed], dtype=(tl.bfloat16, tl.bfloat16), is_pure=True, pack=4
+        )
+    elif ASSEMBLY != "":
+        high, low = tl.inline_asm_elementwise(
+            ASSEMBLY, "=r,=r,=r,=r,r", [packed], dtype=(tl.float16, tl.float16), is_pure=True, pack=4
         )
     elif FORMAT == "nf4":
         high = nf4_value(packed.to(tl.int32) >> 4).to(DTYPE)

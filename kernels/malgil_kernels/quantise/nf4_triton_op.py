@@ -66,8 +66,8 @@ def quantise_statistics_kernel(
     else:
         code = tl.zeros([1, 256], dtype=tl.int32)
         for level in tl.static_range(8):
-            step: tl.constexpr = 128 >> level
-            code += tl.where(ratio > tl.load(lookup_ptr + code + (step - 1)), step, 0)
+            middle = tl.load(lookup_ptr + code + ((128 >> level) - 1))
+            code += tl.where(ratio > middle, 128 >> level, 0)
     code = tl.where((statistic == 0.0)[:, None], 0, code)
     tl.store(codes_ptr + place, code.to(tl.uint8), mask=place < count)
 

@@ -15,9 +15,10 @@ import triton.language as tl
 from malgil_kernels.quantise.decode import operands, weight_tile
 from malgil_kernels.quantise.formats import FP8_BLOCK, Fp8Weight, Int4Weight, Int8Weight, QuantisedWeight
 
+EXACT = {"enable_fp_fusion": False}
 ROW_BLOCK = 2048  # columns of a row in registers at once
-TILE_ROWS = 64
-PACKED_COLUMNS = 64  # one block of NF4; int4's group of 32 takes 32
+PACKED_TILE = (64, 64)  # rows and columns of a tile: 32 bytes of a row, one block of NF4; int4's group of 32 takes 32
+BYTE_TILE = (16, 128)
 
 
 @triton.jit
@@ -251,8 +252,11 @@ def launch_dequantise(
     if not out.numel():
         return
     about = operands(weight)
-    block = min(about.group, PACKED_COLUMNS) if about.format in ("int4", "nf4") else 2 * PACKED_COLUMNS
-    dequantise_kernel[(triton.cdiv(out.shape[0], TILE_ROWS), triton.cdiv(out.shape[1], block))](
+    packed = about.format in ("int4", "nf4") and about.aligned
+    block_n, block_k = PACKED_TILE if packed else BYTE_TILE
+    if about.format == "int4":
+        block_k = min(about.group, block_k)
+    dequantise_kernel[(triton.cdiv(out.shape[0], block_n), triton.cdiv(out.shape[1], block_k))](
         *about[:5],
         out,
         first_row,
@@ -268,11 +272,8 @@ def launch_dequantise(
         ZERO=about.zero,
         STACKED=about.stacked,
         ALIGNED=about.aligned,
-        BLOCK_N=TILE_ROWS,
-        BLOCK_K=block,
+        BLOCK_N=block_n,
+        BLOCK_K=block_k,
         num_warps=4,
         **EXACT,
     )
-
-
-EXACT = {"enable_fp_fusion": False}

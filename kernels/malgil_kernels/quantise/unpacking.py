@@ -45,7 +45,7 @@ def assembly(format: str, dtype: torch.dtype) -> str:
 
 
 def _nf4(dtype: torch.dtype) -> list[str]:
-    bits = torch.tensor(NF4, dtype=torch.float32).to(dtype).view(torch.int16).tolist()
+    bits = torch.tensor(NF4, dtype=torch.float32, device="cpu").to(dtype).view(torch.int16).tolist()
     low = [_words([bit & 0xFF for bit in bits[half : half + 8]]) for half in (0, 8)]
     high = [_words([bit >> 8 & 0xFF for bit in bits[half : half + 8]]) for half in (0, 8)]
     lines = [
