@@ -105,9 +105,7 @@ def test_kernels_give_the_references_bits(name, rows, columns, dtype):
     assert_same_bits(found, wanted)
     for out in OUTPUTS:
         by_kernel = (
-            gguf_triton_op.dequantise_gguf_triton
-            if name in ("q8_0", "q4_0")
-            else triton_op.dequantise_triton
+            gguf_triton_op.dequantise_gguf_triton if name in ("q8_0", "q4_0") else triton_op.dequantise_triton
         )
         with poisoned():
             got = by_kernel(found, out)
@@ -150,12 +148,36 @@ def digest(tensor):
 # quant_type="nf4") and dequantize_4bit: sha256 of packed, absmax, nested absmax, offset, dequantised. 80 × 256 has
 # a row of zeros.
 KNOWN = {
-    (3, 190, "float32"): "da345ea1ed8bfeaf 25a0b97387d14f60 7d60c7308830c444 d61699d1a29262bf 99fbd88d2d18beb0",
-    (3, 190, "bfloat16"): "e8f9b3a95b80a392 1d3841a73f20a996 d673aef79c455224 147cb6245d2bba6f 268cfff04c6e2e80",
-    (3, 190, "float16"): "da345ea1ed8bfeaf 17f40ef9d59847a0 797a6cc6033b8bff 63e1a069dcea35d4 3c4c4da521590d3a",
-    (80, 256, "float32"): "68b523c2b71891c1 a6ceea671b407205 29856655a746f5e2 c8e1d726393ce445 bfa9b1d546c29e22",
-    (80, 256, "bfloat16"): "5fd46ae32c840c4c c8addb1360007f2d dcb7b00cbecdd7f1 69f89b37e1c158bf 857fc498a56da6d3",
-    (80, 256, "float16"): "19520d4915002448 ca068126f8fe8848 67f377a0b506283e 67cbdc55b44d9b5c e1dafd03313797ea",
+    (
+        3,
+        190,
+        "float32",
+    ): "da345ea1ed8bfeaf 25a0b97387d14f60 7d60c7308830c444 d61699d1a29262bf 99fbd88d2d18beb0",
+    (
+        3,
+        190,
+        "bfloat16",
+    ): "e8f9b3a95b80a392 1d3841a73f20a996 d673aef79c455224 147cb6245d2bba6f 268cfff04c6e2e80",
+    (
+        3,
+        190,
+        "float16",
+    ): "da345ea1ed8bfeaf 17f40ef9d59847a0 797a6cc6033b8bff 63e1a069dcea35d4 3c4c4da521590d3a",
+    (
+        80,
+        256,
+        "float32",
+    ): "68b523c2b71891c1 a6ceea671b407205 29856655a746f5e2 c8e1d726393ce445 bfa9b1d546c29e22",
+    (
+        80,
+        256,
+        "bfloat16",
+    ): "5fd46ae32c840c4c c8addb1360007f2d dcb7b00cbecdd7f1 69f89b37e1c158bf 857fc498a56da6d3",
+    (
+        80,
+        256,
+        "float16",
+    ): "19520d4915002448 ca068126f8fe8848 67f377a0b506283e 67cbdc55b44d9b5c e1dafd03313797ea",
 }
 
 
@@ -208,7 +230,9 @@ def test_blocks_are_ggufs(name):
     wanted = gguf.quants.quantize(w.cpu().numpy(), kind)
     weight = getattr(quantise, f"quantise_{name.lower()}")(w)
     assert np.array_equal(weight.blocks.cpu().numpy(), wanted)
-    assert np.array_equal(weight.dequantise(torch.float32).cpu().numpy(), gguf.quants.dequantize(wanted, kind))
+    assert np.array_equal(
+        weight.dequantise(torch.float32).cpu().numpy(), gguf.quants.dequantize(wanted, kind)
+    )
 
 
 def test_every_e4m3_byte_decodes_and_encodes():
@@ -280,7 +304,8 @@ def test_the_assembly_decodes_every_byte(form, dtype):
 
 
 @pytest.mark.parametrize(
-    ("name", "rows"), [("int8", (3, 5)), ("int4 32", (3, 5)), ("nf4 as cuda", (256, 3)), ("fp8 blocks", (128, 5))]
+    ("name", "rows"),
+    [("int8", (3, 5)), ("int4 32", (3, 5)), ("nf4 as cuda", (256, 3)), ("fp8 blocks", (128, 5))],
 )
 def test_a_stack_is_the_weights_under_one_another(name, rows):
     parts = [QUANTISERS[name][1](matrix(count, 64)) for count in rows]

@@ -45,7 +45,9 @@ def grouped_gemm(x: torch.Tensor, weight: torch.Tensor, offsets: torch.Tensor) -
         if tensor.device != x.device:
             raise ValueError(f"{name} is on {tensor.device}: must be on x's device, {x.device}")
     if x.dtype not in (*DTYPES, torch.float64) or weight.dtype != x.dtype:
-        raise ValueError(f"x is {x.dtype} and weight {weight.dtype}: must be one of {', '.join(map(str, DTYPES))}")
+        raise ValueError(
+            f"x is {x.dtype} and weight {weight.dtype}: must be one of {', '.join(map(str, DTYPES))}"
+        )
     for name, tensor in (("x", x), ("weight", weight)):
         if tensor.stride(-1) != 1 and tensor.shape[-1] > 1:
             raise ValueError(

@@ -12,6 +12,8 @@ def grouped_gemm_reference(x: torch.Tensor, weight: torch.Tensor, offsets: torch
         offsets: (experts + 1,), read on the host.
     """
     bounds = offsets.tolist()
-    parts = [x[start:end] @ matrix.t() for start, end, matrix in zip(bounds, bounds[1:], weight, strict=False)]
+    parts = [
+        x[start:end] @ matrix.t() for start, end, matrix in zip(bounds, bounds[1:], weight, strict=False)
+    ]
     rest = x.new_zeros(x.shape[0] - bounds[-1], weight.shape[1])
     return torch.cat([*parts, rest])

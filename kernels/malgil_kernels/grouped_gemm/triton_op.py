@@ -103,7 +103,9 @@ def grouped_gemm_weight_gradient_kernel(
         token = start + first + tl.arange(0, BLOCK_M)
         inside = token < end
         dy = tl.load(
-            dy_ptr + token[:, None] * dy_stride + row[None, :], mask=inside[:, None] & (row < rows)[None, :], other=0.0
+            dy_ptr + token[:, None] * dy_stride + row[None, :],
+            mask=inside[:, None] & (row < rows)[None, :],
+            other=0.0,
         )
         x = tl.load(
             x_ptr + token[:, None] * x_stride + column[None, :],
@@ -111,7 +113,9 @@ def grouped_gemm_weight_gradient_kernel(
             other=0.0,
         )
         acc = dot(tl.trans(dy), x, acc)
-    out = dw_ptr + expert.to(tl.int64) * rows * columns + row[:, None].to(tl.int64) * columns + column[None, :]
+    out = (
+        dw_ptr + expert.to(tl.int64) * rows * columns + row[:, None].to(tl.int64) * columns + column[None, :]
+    )
     tl.store(out, acc, mask=(row < rows)[:, None] & (column < columns)[None, :])
 
 
@@ -174,7 +178,7 @@ def launch_weight_gradient(dy: torch.Tensor, x: torch.Tensor, offsets: torch.Ten
 
 def tokens_per_tile(tokens: int, experts: int, dtype: torch.dtype) -> int:
     """Half of the mean share of an expert or more, so that few tiles are mostly padding: 16 to 128."""
-    most = 64 if dtype == torch.float32 else 128
+    most = 32 if dtype == torch.float32 else 128
     return min(most, max(16, triton.next_power_of_2(triton.cdiv(tokens, experts))))
 
 

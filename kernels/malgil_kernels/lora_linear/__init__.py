@@ -82,7 +82,9 @@ def lora_linear_grouped(
     """
     _check(x, weight, bias)
     if not a or len(a) != len(b):
-        raise ValueError(f"a holds {len(a)} and b {len(b)} matrices: must be one of each per weight, at least one")
+        raise ValueError(
+            f"a holds {len(a)} and b {len(b)} matrices: must be one of each per weight, at least one"
+        )
     for number, (down, up) in enumerate(zip(a, b, strict=True)):
         _check_pair(x, down, up, f"a[{number}]", f"b[{number}]")
     ranks = [down.shape[0] for down in a]
@@ -108,11 +110,15 @@ def lora_linear_grouped(
 
 def row_bounds(sizes: Sequence[int], device: torch.device) -> torch.Tensor:
     """(weights + 1,) int32: where each weight of a stack begins, and where the last one ends."""
-    return torch.tensor([sum(sizes[:number]) for number in range(len(sizes) + 1)], dtype=torch.int32, device=device)
+    return torch.tensor(
+        [sum(sizes[:number]) for number in range(len(sizes) + 1)], dtype=torch.int32, device=device
+    )
 
 
 def _choose(x: torch.Tensor, weight: QuantisedWeight | torch.Tensor) -> str:
-    form = "bf16" if isinstance(weight, torch.Tensor) else weight.format  # the rules' word for "not quantised"
+    form = (
+        "bf16" if isinstance(weight, torch.Tensor) else weight.format
+    )  # the rules' word for "not quantised"
     tokens = x.numel() // max(x.shape[-1], 1)
     return select("lora_linear", dtype=x.dtype, device=x.device, rows=tokens, format=form).implementation
 
@@ -135,9 +141,13 @@ def _check(x: torch.Tensor, weight: QuantisedWeight | torch.Tensor, bias: torch.
         if weight.dtype != x.dtype:
             raise ValueError(f"weight is {weight.dtype}: must be x's dtype, {x.dtype}, or a quantised format")
         if weight.requires_grad:
-            raise ValueError("weight requires a gradient: W is frozen here. Next: weight.detach(), or F.linear")
+            raise ValueError(
+                "weight requires a gradient: W is frozen here. Next: weight.detach(), or F.linear"
+            )
         if weight.stride(1) != 1:
-            raise ValueError(f"weight has inner stride {weight.stride(1)}: must be 1. Next: weight.contiguous()")
+            raise ValueError(
+                f"weight has inner stride {weight.stride(1)}: must be 1. Next: weight.contiguous()"
+            )
     if bias is not None and (bias.shape != (weight.shape[0],) or bias.device != x.device):
         raise ValueError(
             f"bias has shape {tuple(bias.shape)} on {bias.device}: must be ({weight.shape[0]},) on {x.device}"
@@ -154,6 +164,8 @@ def _check_pair(x: torch.Tensor, a: torch.Tensor, b: torch.Tensor, name_a: str, 
     if a.ndim != 2 or a.shape[1] != x.shape[-1]:
         raise ValueError(f"{name_a} has shape {tuple(a.shape)}: must be (rank, {x.shape[-1]})")
     if b.ndim != 2 or b.shape[1] != a.shape[0]:
-        raise ValueError(f"{name_b} has shape {tuple(b.shape)}: must be (rows, {a.shape[0]}), the rank of {name_a}")
+        raise ValueError(
+            f"{name_b} has shape {tuple(b.shape)}: must be (rows, {a.shape[0]}), the rank of {name_a}"
+        )
     if not 1 <= a.shape[0] <= MAX_RANK:
         raise ValueError(f"{name_a} has rank {a.shape[0]}: must be 1 to {MAX_RANK}")

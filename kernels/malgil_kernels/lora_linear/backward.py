@@ -103,7 +103,7 @@ def launch_input_gradient(
     (tokens, rows), (ranks, columns) = dy.shape, a.shape
     dx = torch.empty(tokens, columns, dtype=dy.dtype, device=dy.device)
     wide = dy.dtype == torch.float32
-    block_m = 32 if tokens <= 32 else 64 if tokens <= 64 or wide else 128
+    block_m = 32 if tokens <= 32 or wide else 64 if tokens <= 64 else 128
     block_k = min(about.group, 64) if about.format in ("nf4", "int4") else 64
     grid = (triton.cdiv(tokens, block_m), triton.cdiv(columns, block_k))
     lora_linear_input_gradient_kernel[grid](

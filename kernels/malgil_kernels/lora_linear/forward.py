@@ -166,7 +166,9 @@ def lora_linear_sum_kernel(
         low = tl.zeros((BLOCK_M, BLOCK_R), dtype=tl.float32)
         known = (token < tokens)[:, None] & (ranks < rank)[None, :]
         for split in range(splits):
-            here = partial_ptr + split * size + token[:, None] * width + rows + segment * rank + ranks[None, :]
+            here = (
+                partial_ptr + split * size + token[:, None] * width + rows + segment * rank + ranks[None, :]
+            )
             low += tl.load(here, mask=known, other=0.0)
         low = (low * scaling).to(up_ptr.dtype.element_ty)
         acc = add_low_rank(acc, low, up_ptr, place, mine, up_stride, rank, BLOCK_R)

@@ -65,7 +65,8 @@ class LoraLinearTriton(torch.autograd.Function):
         dx = da = db = None
         if needs_x or needs_a:
             dlow = torch.cat(
-                [scaled_product(dy[:, start:end], b[start:end], ctx.scaling) for start, end in ctx.segments], dim=1
+                [scaled_product(dy[:, start:end], b[start:end], ctx.scaling) for start, end in ctx.segments],
+                dim=1,
             )
             da = dlow.t() @ x if needs_a else None
             dx = _input_gradient(dy, ctx.weight, dlow, a, ctx.path) if needs_x else None

@@ -179,7 +179,9 @@ def _by_triton(op: str, w: torch.Tensor) -> bool:
     if w.dtype not in DTYPES:
         raise ValueError(f"w is {w.dtype}: must be one of {', '.join(map(str, DTYPES))}")
     if not bool(torch.isfinite(w).all()):
-        raise ValueError("w has NaN or infinite values: a scale cannot be taken of them. Next: look at the weight")
+        raise ValueError(
+            "w has NaN or infinite values: a scale cannot be taken of them. Next: look at the weight"
+        )
     return select(op, dtype=w.dtype, device=w.device).implementation == "triton"
 
 

@@ -12,7 +12,14 @@ import triton
 import triton.language as tl
 
 from malgil_kernels.quantise.codes import NF4_BLOCK, statistics_code
-from malgil_kernels.quantise.formats import FP8_BLOCK, Fp8Weight, Int4Weight, Int8Weight, Nf4Weight, QuantisedWeight
+from malgil_kernels.quantise.formats import (
+    FP8_BLOCK,
+    Fp8Weight,
+    Int4Weight,
+    Int8Weight,
+    Nf4Weight,
+    QuantisedWeight,
+)
 
 
 class Operands(NamedTuple):
@@ -43,7 +50,15 @@ def operands(weight: QuantisedWeight | torch.Tensor) -> Operands:
             return Operands(*[weight] * 5, weight.stride(0), "dense", columns, False, False, True)
         case Int8Weight():
             return Operands(
-                weight.values, weight.scale, *[weight.values] * 3, columns, "int8", columns, False, False, True
+                weight.values,
+                weight.scale,
+                *[weight.values] * 3,
+                columns,
+                "int8",
+                columns,
+                False,
+                False,
+                True,
             )
         case Fp8Weight():
             codes = weight.values.view(torch.uint8)
@@ -55,7 +70,16 @@ def operands(weight: QuantisedWeight | torch.Tensor) -> Operands:
             rest = [weight.packed] * 2
             stride = weight.packed.shape[1]
             return Operands(
-                weight.packed, weight.scale, second, *rest, stride, "int4", weight.group, has_zero, False, True
+                weight.packed,
+                weight.scale,
+                second,
+                *rest,
+                stride,
+                "int4",
+                weight.group,
+                has_zero,
+                False,
+                True,
             )
         case Nf4Weight():
             aligned = columns % NF4_BLOCK == 0
@@ -114,7 +138,9 @@ def nibble_values(packed, FORMAT: tl.constexpr, DTYPE: tl.constexpr, ASSEMBLY: t
         high = nf4_value(packed.to(tl.int32) >> 4).to(DTYPE)
         low = nf4_value(packed.to(tl.int32) & 15).to(DTYPE)
     else:
-        high = ((packed.to(tl.int32) >> 4) - 8).to(tl.float32).to(DTYPE)  # the interpreter has no int → bfloat16
+        high = (
+            ((packed.to(tl.int32) >> 4) - 8).to(tl.float32).to(DTYPE)
+        )  # the interpreter has no int → bfloat16
         low = ((packed.to(tl.int32) & 15) - 8).to(tl.float32).to(DTYPE)
     return high, low
 
@@ -194,7 +220,9 @@ def weight_tile(
     k = column + tl.arange(0, BLOCK_K)
     mask = inside[:, None] & (k < columns)[None, :]
     if FORMAT == "dense":
-        value = tl.load(codes_ptr + row[:, None] * row_stride + k[None, :], mask=mask, other=0.0).to(tl.float32)
+        value = tl.load(codes_ptr + row[:, None] * row_stride + k[None, :], mask=mask, other=0.0).to(
+            tl.float32
+        )
     elif not ALIGNED:  # NF4 whose blocks and bytes span rows: one load per weight
         flat = row[:, None] * columns + k[None, :]
         byte = tl.load(codes_ptr + flat // 2, mask=mask, other=0).to(tl.int32)

@@ -56,7 +56,11 @@ def stack_rows(weights: Sequence[QuantisedWeight]) -> QuantisedWeight:
         raise ValueError("weights is empty: a stack needs at least one")
     first = weights[0]
     for weight in weights[1:]:
-        if type(weight) is not type(first) or weight.shape[1] != first.shape[1] or weight.dtype != first.dtype:
+        if (
+            type(weight) is not type(first)
+            or weight.shape[1] != first.shape[1]
+            or weight.dtype != first.dtype
+        ):
             raise ValueError(
                 f"weights hold {_about(first)} and {_about(weight)}: format, columns and dtype must be the same"
             )
@@ -82,7 +86,9 @@ def _joined(weights: Sequence[QuantisedWeight]) -> dict[str, torch.Tensor]:
         case Int8Weight():
             pass
         case _:
-            raise TypeError(f"weights are {type(first).__name__}: must be int8, int4, NF4 or fp8 to be stacked")
+            raise TypeError(
+                f"weights are {type(first).__name__}: must be int8, int4, NF4 or fp8 to be stacked"
+            )
     parts = [_spread_offset(weight).tensors() for weight in weights]
     return {name: torch.cat([part[name] for part in parts]) for name in parts[0]}
 

@@ -17,7 +17,10 @@ from malgil_kernels.quantise.formats import FP8_BLOCK, Fp8Weight, Int4Weight, In
 
 EXACT = {"enable_fp_fusion": False}
 ROW_BLOCK = 2048  # columns of a row in registers at once
-PACKED_TILE = (64, 64)  # rows and columns of a tile: 32 bytes of a row, one block of NF4; int4's group of 32 takes 32
+PACKED_TILE = (
+    64,
+    64,
+)  # rows and columns of a tile: 32 bytes of a row, one block of NF4; int4's group of 32 takes 32
 BYTE_TILE = (16, 128)
 
 
@@ -187,7 +190,16 @@ def quantise_rows_triton(w: torch.Tensor, fp8: bool) -> Int8Weight | Fp8Weight:
     if rows:
         top = 448.0 if fp8 else 127.0
         quantise_rows_kernel[(rows,)](
-            w, codes, scale, w.stride(0), columns, TOP=top, FP8=fp8, BLOCK=block, num_warps=max(block // 512, 1), **EXACT
+            w,
+            codes,
+            scale,
+            w.stride(0),
+            columns,
+            TOP=top,
+            FP8=fp8,
+            BLOCK=block,
+            num_warps=max(block // 512, 1),
+            **EXACT,
         )
     if fp8:
         return Fp8Weight((rows, columns), w.dtype, codes.view(torch.float8_e4m3fn), scale)
@@ -241,9 +253,7 @@ def dequantise_triton(weight: QuantisedWeight, dtype: torch.dtype) -> torch.Tens
     return out
 
 
-def launch_dequantise(
-    weight: QuantisedWeight, out: torch.Tensor, first_row: int, first_column: int
-) -> None:
+def launch_dequantise(weight: QuantisedWeight, out: torch.Tensor, first_row: int, first_column: int) -> None:
     """Writes weight[first_row : first_row + n, first_column : first_column + k] into out (n, k), inner stride 1.
 
     `first_column` is a multiple of 128, so that a tile lies within one group.

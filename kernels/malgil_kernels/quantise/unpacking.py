@@ -77,7 +77,11 @@ def _int4(dtype: torch.dtype) -> list[str]:
         else (0x64006400, 0x3C003C00, 0xE408E408, "f16x2")
     )
     lines = [".reg .b32 pair0, pair1, high, low, one, minus;", f"mov.b32 one, {one:#x};"]
-    lines += [f"mov.b32 minus, {minus:#x};", "prmt.b32 pair0, $4, 0x0, 0x4140;", "prmt.b32 pair1, $4, 0x0, 0x4342;"]
+    lines += [
+        f"mov.b32 minus, {minus:#x};",
+        "prmt.b32 pair0, $4, 0x0, 0x4140;",
+        "prmt.b32 pair1, $4, 0x0, 0x4342;",
+    ]
     for place in (0, 1):
         lines += [
             f"shr.u32 high, pair{place}, 4;",
