@@ -2,6 +2,7 @@
 
 import hashlib
 import re
+from functools import partial
 
 import gguf
 import numpy as np
@@ -274,7 +275,7 @@ def run_ptx(text, word):
     for line in text.strip("{}\n").splitlines():
         if line.startswith(".reg"):
             continue
-        name, target, *rest = re.split(r"[ ,;]+", line.strip(" ;"))
+        operation, target, *rest = re.split(r"[ ,;]+", line.strip(" ;"))
         given = [read(value) for value in rest]
         values[target] = {
             "and": lambda a, b: a & b,
@@ -283,8 +284,8 @@ def run_ptx(text, word):
             "mov": lambda a: a,
             "prmt": prmt,
             "lop3": lambda a, b, c, table: (a & b | c) if table == 0xEA else pytest.fail("another table"),
-            "fma": lambda *operands: halves(name.split(".")[2], *operands),
-        }[name.split(".")[0]](*given)
+            "fma": partial(halves, operation.split(".")[-1]),
+        }[operation.split(".")[0]](*given)
     return [values[f"${place}"] for place in range(4)]
 
 

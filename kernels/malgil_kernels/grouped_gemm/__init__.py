@@ -13,15 +13,15 @@ MAX_EXPERTS = 1024
 def grouped_gemm(x: torch.Tensor, weight: torch.Tensor, offsets: torch.Tensor) -> torch.Tensor:
     """y[t] = x[t] · weight[e]ᵀ for the tokens t of expert e; gradients for x and weight.
 
-    Deterministic. Nothing is read on the host, so it can stand in a CUDA graph. An expert may have no token: its
-    gradient is zero. Tokens after the last offset belong to nobody: their y and their gradient are zero.
+    Deterministic. Nothing is read on the host, so it can stand in a CUDA graph. An expert may have no token:
+    its gradient is zero. Tokens after the last offset belong to nobody: their y and their gradient are zero.
 
     Args:
         x: (tokens, in features), the tokens sorted by expert; inner stride 1.
         weight: (experts, out features, in features), inner stride 1, x's dtype; at most 1,024 experts.
-        offsets: (experts + 1,) int32 or int64 on x's device: expert e has tokens offsets[e] to offsets[e + 1] − 1.
-            It must begin with 0, never fall and end at or under the number of tokens; that is not checked, for
-            it would wait for the device.
+        offsets: (experts + 1,) int32 or int64 on x's device: expert e has tokens offsets[e] to offsets[e + 1]
+            − 1. It must begin with 0, never fall and end at or under the number of tokens; that is not
+            checked, for it would wait for the device.
 
     Returns:
         (tokens, out features) in x's dtype; sums are taken in float32.
@@ -31,15 +31,16 @@ def grouped_gemm(x: torch.Tensor, weight: torch.Tensor, offsets: torch.Tensor) -
     """
     if x.ndim != 2 or weight.ndim != 3 or x.shape[1] != weight.shape[2]:
         raise ValueError(
-            f"x has shape {tuple(x.shape)} and weight {tuple(weight.shape)}: must be (tokens, in features) and "
-            "(experts, out features, in features)"
+            f"x has shape {tuple(x.shape)} and weight {tuple(weight.shape)}: must be (tokens, in features) "
+            "and (experts, out features, in features)"
         )
     experts = weight.shape[0]
     if not 1 <= experts <= MAX_EXPERTS:
         raise ValueError(f"weight has {experts} experts: must be 1 to {MAX_EXPERTS}")
     if offsets.shape != (experts + 1,) or offsets.dtype not in (torch.int32, torch.int64):
         raise ValueError(
-            f"offsets is {offsets.dtype} of shape {tuple(offsets.shape)}: must be int32 or int64 of ({experts + 1},)"
+            f"offsets is {offsets.dtype} of shape {tuple(offsets.shape)}: must be int32 or int64 "
+            f"of ({experts + 1},)"
         )
     for name, tensor in (("weight", weight), ("offsets", offsets)):
         if tensor.device != x.device:

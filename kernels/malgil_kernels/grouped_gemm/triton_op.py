@@ -2,11 +2,12 @@
 
     y[t] = x[t] W[e]ᵀ;   dx[t] = dy[t] W[e];   dW[e] = Σ_{t of e} dy[t]ᵀ x[t]
 
-How many tiles of tokens an expert has is known on the device only. The grid is the bound ⌈tokens / BLOCK⌉ + experts + 1;
-a program finds its expert by counting tiles in the offsets (one load of experts + 1 numbers) and leaves if there
-is none. dx is the same kernel with W's two strides exchanged. dW takes one program per tile of an expert's matrix and
-walks its tokens in order: no atomics, the same bits each time, zeros where an expert has no token.
-Tiles of 128 × 128 × 64 in 16 bits: 64 FLOP per byte read, wgmma on sm_90; smaller ones where experts have few tokens.
+How many tiles of tokens an expert has is known on the device only. The grid is the bound ⌈tokens / BLOCK⌉ +
+experts + 1; a program finds its expert by counting tiles in the offsets (one load of experts + 1 numbers) and
+leaves if there is none. dx is the same kernel with W's two strides exchanged. dW takes one program per tile
+of an expert's matrix and walks its tokens in order: no atomics, the same bits each time, zeros where an
+expert has no token. Tiles of 128 × 128 × 64 in 16 bits: 64 FLOP per byte read, wgmma on sm_90; smaller ones
+where experts have few tokens.
 """
 
 from typing import Any

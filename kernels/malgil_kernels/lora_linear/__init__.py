@@ -23,12 +23,14 @@ def lora_linear(
 ) -> torch.Tensor:
     """y = x Wᵀ + scaling · (x Aᵀ) Bᵀ + bias; gradients for x, a, b and bias, none for W.
 
-    Deterministic. Up to the tokens in `thresholds.LORA_LINEAR` W is decoded in registers inside the matmul that adds the LoRA term; above, into
-    a buffer of at most 16 MiB, block by block. LoRA's dropout is not part of this op.
+    Deterministic. Up to the tokens in `thresholds.LORA_LINEAR` W is decoded in registers inside the matmul
+    that adds the LoRA term; above, into a buffer of at most 16 MiB, block by block. LoRA's dropout is not
+    part of this op.
 
     Args:
         x: (..., columns), any strides.
-        weight: (rows, columns): int8, int4, NF4 or fp8 of `malgil_kernels.quantise`, or a frozen matrix in x's dtype.
+        weight: (rows, columns): int8, int4, NF4 or fp8 of `malgil_kernels.quantise`, or a frozen matrix in
+        x's dtype.
         a: (rank, columns), b: (rows, rank), bias: (rows,): x's dtype and device; rank at most 128.
         scaling: alpha / rank.
 

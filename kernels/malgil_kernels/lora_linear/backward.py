@@ -2,9 +2,9 @@
 
     dx = dy W + (s dy B) A
 
-A program owns (tokens, in features) and walks down W's rows; a decoded tile is scaled where it is decoded, since the
-scales of a group of columns cannot wait for the sum over rows. The gradients of A and B are plain products of small
-matrices and are left to PyTorch (`triton_op.py`). Deterministic: no atomics.
+A program owns (tokens, in features) and walks down W's rows; a decoded tile is scaled where it is decoded,
+since the scales of a group of columns cannot wait for the sum over rows. The gradients of A and B are plain
+products of small matrices and are left to PyTorch (`triton_op.py`). Deterministic: no atomics.
 """
 
 import torch

@@ -2,10 +2,10 @@
 
     y[:, block] = x W[block]ᵀ + low B[block]ᵀ;    dx[:, block] = dy W[:, block] + dlow A[:, block]
 
-The forward takes blocks of W's rows, the backward blocks of its columns, so that each output is one GEMM and nothing
-is summed over blocks in 16 bits. A block is at most 16 MiB, which stays in the 50 MB L2 of an H100 between the kernel
-that writes it and the GEMM that reads it: in 16 bits W never reaches memory, and no buffer of W's size exists.
-Deterministic as far as the GEMM is.
+The forward takes blocks of W's rows, the backward blocks of its columns, so that each output is one GEMM and
+nothing is summed over blocks in 16 bits. A block is at most 16 MiB, which stays in the 50 MB L2 of an H100
+between the kernel that writes it and the GEMM that reads it: in 16 bits W never reaches memory, and no buffer
+of W's size exists. Deterministic as far as the GEMM is.
 """
 
 import torch
@@ -63,6 +63,6 @@ def input_gradient_by_blocks(
 
 
 def _block(across: int, along: int, dtype: torch.dtype) -> int:
-    """How many rows (or columns) of `across` elements fit a block: whole units, at least one, not over `along`."""
+    """Rows (or columns) of `across` elements that fit a block: whole units, at least one, at most `along`."""
     fit = BLOCK_BYTES // (across * dtype.itemsize) // UNIT * UNIT
     return max(1, min(max(fit, UNIT), along))

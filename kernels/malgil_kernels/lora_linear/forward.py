@@ -2,14 +2,15 @@
 
     y = x Wᵀ + s (x Aᵀ) Bᵀ + bias
 
-Few tokens (`launch_decode`, at most 32): the time is W's bytes. W is cut into tiles of rows and the columns into
-splits, so that about four programs per multiprocessor read W once; A's rows ride along as further tiles. Each split
-writes its float32 partial, and a second kernel adds them in order, multiplies by B and adds the bias: two launches,
-no atomics. NF4 4096 → 14336: 30.3 MB read, 7 µs at 4.3 TB/s; the partials (4 splits · M · 14336 · 4 bytes) stay in L2.
+Few tokens (`launch_decode`, at most 32): the time is W's bytes. W is cut into tiles of rows and the columns
+into splits, so that about four programs per multiprocessor read W once; A's rows ride along as further tiles.
+Each split writes its float32 partial, and a second kernel adds them in order, multiplies by B and adds the
+bias: two launches, no atomics. NF4 4096 → 14336: 30.3 MB read, 7 µs at 4.3 TB/s; the partials (4 splits · M ·
+14336 · 4 bytes) stay in L2.
 
-More tokens (`launch_tiles`): one program per tile of (128 out features, 64 or 128 tokens), x Aᵀ computed before.
-Each decoded weight serves 64 or 128 tokens; beyond some hundred tokens decoding again for every tile costs more than
-decoding once, see `blocks.py`.
+More tokens (`launch_tiles`): one program per tile of (128 out features, 64 or 128 tokens), x Aᵀ computed
+before. Each decoded weight serves 64 or 128 tokens; beyond some hundred tokens decoding again for every tile
+costs more than decoding once, see `blocks.py`.
 """
 
 import torch
@@ -275,7 +276,7 @@ def launch_decode(
     bias: torch.Tensor | None,
     bounds: torch.Tensor | None,
 ) -> torch.Tensor:
-    """x (tokens ≤ 32, columns), a (segments · rank, columns), b (rows, rank) → y (tokens, rows) in x's dtype."""
+    """x (tokens ≤ 32, columns), a (segments · rank, columns), b (rows, rank) → y (tokens, rows)."""
     (tokens, columns), (rows, rank) = x.shape, b.shape
     y = torch.empty(tokens, rows, dtype=x.dtype, device=x.device)
     block_m = 16 if tokens <= 16 else 32

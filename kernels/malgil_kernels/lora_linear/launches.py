@@ -25,7 +25,7 @@ CASES = {
 
 
 def launches() -> Iterator[tuple[str, Callable[[], object]]]:
-    """Forward and backward: formats and tokens, dtypes, a large rank, q, k and v, many tokens, odd columns."""
+    """Both directions: formats and tokens, dtypes, a large rank, q, k and v, many tokens, odd columns."""
     bf16 = torch.bfloat16
     for kind, weight in weights(bf16):
         for tokens in CASES.get(kind, ()):

@@ -1,13 +1,14 @@
-"""Triton functions of the fused LoRA linear: a tile of W xᵀ with W decoded in registers, and the low-rank term.
+"""Triton functions of the fused LoRA linear: a tile of W xᵀ with W decoded in registers, and the low-rank
+term.
 
-Tiles are transposed, (out features, tokens): W is then the left operand, which wgmma reads from registers, so that
-decoded weights never pass through shared memory; x is the right one, which few tokens keep narrow (16 columns,
-where a row-major tile would be padded to 64 rows).
+Tiles are transposed, (out features, tokens): W is then the left operand, which wgmma reads from registers, so
+that decoded weights never pass through shared memory; x is the right one, which few tokens keep narrow (16
+columns, where a row-major tile would be padded to 64 rows).
 
-The two nibbles of a byte are neighbouring columns. They stay apart: a byte tile decodes to the even and the odd
-columns, and x is split alike, so nothing is interleaved:  W xᵀ = W_even x_evenᵀ + W_odd x_oddᵀ.
-Scales of groups of columns are applied to the product of a group, 1 multiply-add per output and group instead of
-one per weight, and the codes themselves are exact in 16 bits (int4) or rounded once (NF4).
+The two nibbles of a byte are neighbouring columns. They stay apart: a byte tile decodes to the even and the
+odd columns, and x is split alike, so nothing is interleaved:  W xᵀ = W_even x_evenᵀ + W_odd x_oddᵀ.
+Scales of groups of columns are applied to the product of a group, 1 multiply-add per output and group instead
+of one per weight, and the codes themselves are exact in 16 bits (int4) or rounded once (NF4).
 """
 
 import os
@@ -31,7 +32,7 @@ def dot(left, right, acc):
 
 @triton.jit
 def far_scale(scale_ptr, row, column, columns, FORMAT: tl.constexpr, GROUP: tl.constexpr):
-    """(BLOCK_N,): what is stored of the scales at `column`, as it is stored: the load worth starting early."""
+    """(BLOCK_N,): the scales at `column` as they are stored: the load worth starting early."""
     if FORMAT == "fp8_blocks":
         place = row // 128 * tl.cdiv(columns, 128) + column // 128
     else:
@@ -55,10 +56,7 @@ def near_scale(
     """(BLOCK_N,) float32: the scales that `far_scale` began."""
     if FORMAT == "nf4":
         statistic = (row * (columns // GROUP) + column // GROUP) // 256
-        if STACKED:
-            offset = tl.load(offset_ptr + statistic)
-        else:
-            offset = tl.load(offset_ptr)
+        offset = tl.load(offset_ptr + statistic) if STACKED else tl.load(offset_ptr)
         scale = tl.load(map_ptr + stored.to(tl.int32)) * tl.load(second_ptr + statistic) + offset
     else:
         scale = stored.to(tl.float32)

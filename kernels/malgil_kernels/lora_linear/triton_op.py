@@ -2,8 +2,9 @@
 
     y = x Wᵀ + s (x Aᵀ) Bᵀ;   dx = dy W + s (dy B) A;   dA = s (dy B)ᵀ x;   dB = s dyᵀ (x Aᵀ);   W is frozen
 
-Saved for the backward: x, A and B; x Aᵀ is taken again. Up to the tokens that dispatch says, W is decoded in registers
-(`forward.py`, `backward.py`), above block by block into a small buffer (`blocks.py`); never as a whole.
+Saved for the backward: x, A and B; x Aᵀ is taken again. Up to the tokens that dispatch says, W is decoded in
+registers (`forward.py`, `backward.py`), above block by block into a small buffer (`blocks.py`); never as a
+whole.
 """
 
 from typing import Any, Literal
@@ -29,7 +30,7 @@ def choose_path(about: Operands, tokens: int, columns: int, fused: bool) -> Path
 
 
 class LoraLinearTriton(torch.autograd.Function):
-    """Inputs as matrices; `segments` are the row ranges of the stacked weights, `bounds` the same on the device."""
+    """Inputs as matrices; `segments`: the row ranges of stacked weights, `bounds`: the same on the device."""
 
     @staticmethod
     def forward(

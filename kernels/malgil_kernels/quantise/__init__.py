@@ -1,7 +1,7 @@
 """Weights in 8 and 4 bits: quantise and dequantise int8, int4, NF4, fp8 e4m3, GGUF Q8_0 and Q4_0.
 
-Formats and their bytes: formats.py. Quantising is for whole weights at load time: it reads values on the host to
-refuse NaN and infinity, so it does not belong in a CUDA graph; dequantising does.
+Formats and their bytes: formats.py. Quantising is for whole weights at load time: it reads values on the host
+to refuse NaN and infinity, so it does not belong in a CUDA graph; dequantising does.
 """
 
 from typing import Literal
@@ -10,7 +10,6 @@ import torch
 
 from malgil_kernels.dispatch import DTYPES, select
 from malgil_kernels.quantise import reference
-from malgil_kernels.quantise.codes import NF4_BLOCK, NF4_STATISTICS_BLOCK
 from malgil_kernels.quantise.formats import (
     GGUF_BLOCK,
     INT4_GROUPS,
@@ -188,7 +187,8 @@ def _by_triton(op: str, w: torch.Tensor) -> bool:
 def _check_gguf(w: torch.Tensor) -> None:
     if w.ndim == 2 and w.shape[1] % GGUF_BLOCK:
         raise ValueError(
-            f"w has {w.shape[1]} columns: GGUF blocks need a multiple of {GGUF_BLOCK}. Next: quantise_int8 or pad"
+            f"w has {w.shape[1]} columns: GGUF blocks need a multiple of {GGUF_BLOCK}. "
+            "Next: quantise_int8, or pad"
         )
 
 

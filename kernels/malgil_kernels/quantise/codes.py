@@ -68,7 +68,7 @@ def statistics_bounds(device: torch.device) -> torch.Tensor:
 
 @lru_cache(maxsize=8)
 def statistics_table(device: torch.device) -> torch.Tensor:
-    """(65,536,) uint8: the code of each grid point of [−1, 1], which bitsandbytes' CPU build rounds to first."""
+    """(65,536,) uint8: the code of each point of the grid on [−1, 1] of bitsandbytes' CPU build."""
     steps = torch.arange(TABLE_BINS, dtype=torch.float32, device="cpu")
     grid = -1.0 + (2.0 * steps) / (TABLE_BINS - 1)
     return torch.searchsorted(statistics_bounds(torch.device("cpu")), grid).to(torch.uint8).to(device)

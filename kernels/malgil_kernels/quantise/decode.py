@@ -1,8 +1,8 @@
 """Triton functions that decode weights, shared by every kernel that reads a quantised matrix.
 
 A format is a constexpr string: "dense", "int8", "int4", "nf4", "fp8_rows" or "fp8_blocks". Each function gets
-the same five pointers (`Operands`): the codes, their scales, a second level, NF4's offset and its dynamic map.
-Not a kernel: nothing here is launched.
+the same five pointers (`Operands`): the codes, their scales, a second level, NF4's offset and its dynamic
+map. Not a kernel: nothing here is launched.
 """
 
 from typing import NamedTuple
@@ -89,8 +89,8 @@ def operands(weight: QuantisedWeight | torch.Tensor) -> Operands:
             return Operands(*tensors, map, columns // 2, "nf4", NF4_BLOCK, False, stacked, aligned)
         case _:
             raise TypeError(
-                f"weight is a {type(weight).__name__}: must be a tensor, Int8Weight, Int4Weight, Nf4Weight or "
-                f"Fp8Weight. Next: dequantise() it ({rows} × {columns}) and quantise to one of these"
+                f"weight is a {type(weight).__name__}: must be a tensor, Int8Weight, Int4Weight, Nf4Weight "
+                f"or Fp8Weight. Next: dequantise() it ({rows} × {columns}) and quantise to one of these"
             )
 
 
@@ -117,7 +117,7 @@ def nf4_value(code):
 
 @triton.jit
 def e4m3_value(byte):
-    """The float32 value of e4m3fn bytes (uint8), exact on every target: their bits, eight exponents too low."""
+    """The float32 value of e4m3fn bytes (uint8), exact on every target, through their bits."""
     byte = byte.to(tl.int32)
     bits = ((byte & 0x80) << 24) | ((byte & 0x7F) << 20)
     return bits.to(tl.float32, bitcast=True) * 1.329227995784916e36  # 2^120
@@ -126,11 +126,11 @@ def e4m3_value(byte):
 @triton.jit
 def nibble_values(packed, FORMAT: tl.constexpr, DTYPE: tl.constexpr, ASSEMBLY: tl.constexpr):
     """Bytes → the values of their high and of their low nibbles, unscaled (int4: code − 8), in DTYPE."""
-    if ASSEMBLY != "" and DTYPE == tl.bfloat16:
+    if ASSEMBLY and DTYPE == tl.bfloat16:  # noqa: SIM300
         high, low = tl.inline_asm_elementwise(
             ASSEMBLY, "=r,=r,=r,=r,r", [packed], dtype=(tl.bfloat16, tl.bfloat16), is_pure=True, pack=4
         )
-    elif ASSEMBLY != "":
+    elif ASSEMBLY:
         high, low = tl.inline_asm_elementwise(
             ASSEMBLY, "=r,=r,=r,=r,r", [packed], dtype=(tl.float16, tl.float16), is_pure=True, pack=4
         )
@@ -150,10 +150,7 @@ def nf4_scale(block, scale_ptr, second_ptr, offset_ptr, map_ptr, inside, STACKED
     """The absmax of NF4 blocks (int64 numbers), float32: map[code] · statistic + offset."""
     code = tl.load(scale_ptr + block, mask=inside, other=0).to(tl.int32)
     statistic = tl.load(second_ptr + block // 256, mask=inside, other=0.0)
-    if STACKED:
-        offset = tl.load(offset_ptr + block // 256, mask=inside, other=0.0)
-    else:
-        offset = tl.load(offset_ptr)
+    offset = tl.load(offset_ptr + block // 256, mask=inside, other=0.0) if STACKED else tl.load(offset_ptr)
     return tl.load(map_ptr + code) * statistic + offset
 
 
@@ -242,9 +239,6 @@ def weight_tile(
                 value += tile_zero(second_ptr, row, column, columns, inside, GROUP)[:, None]
         else:
             code = tl.load(codes_ptr + row[:, None] * row_stride + k[None, :], mask=mask, other=0)
-            if FORMAT == "int8":
-                value = code.to(tl.float32)
-            else:
-                value = e4m3_value(code)
+            value = code.to(tl.float32) if FORMAT == "int8" else e4m3_value(code)
         value *= scale[:, None]
     return value

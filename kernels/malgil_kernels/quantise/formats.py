@@ -76,7 +76,8 @@ class Int4Weight(_Stored):
 
     packed: (rows, ⌈columns/2⌉) uint8; byte j holds column 2j in its high nibble and 2j + 1 in its low one,
         each a code of 0 to 15; the low nibble past an odd number of columns is 8.
-    scale: (rows, ⌈columns/group⌉) float16: 2 bytes a group. A group whose absmax is under 2e-7 loses precision.
+    scale: (rows, ⌈columns/group⌉) float16: 2 bytes a group. A group whose absmax is under 2e-7 loses
+    precision.
     zero: (rows, ⌈columns/group⌉) uint8, 0 to 15; None for the symmetric form, whose zero point is 8.
     """
 

@@ -1,4 +1,4 @@
-"""Real calls of quantise and dequantise for the compile check: a projection of an 8B model, and an odd matrix."""
+"""Real calls of quantise and dequantise for the compile check: a projection of an 8B model, an odd one."""
 
 from collections.abc import Callable, Iterator
 from functools import partial

@@ -1,10 +1,11 @@
 """NF4 with double quantisation in Triton, to the bit as bitsandbytes 0.50.2.
 
     code = number of bounds under w / absmax, the bounds being the midpoints of the 16 values;
-    absmax ≈ map[code₂] · statistic + offset, offset = mean of all absmax, statistic = max of 256 |absmax − offset|
+    absmax ≈ map[code₂] · statistic + offset, offset = mean of all absmax, statistic = max of 256 |absmax −
+    offset|
 
-Two kernels with PyTorch's mean between them (its order of summation is part of the bits). The first reads each
-weight once and writes half a byte: memory-bound, 15 compares a weight. Deterministic.
+Two kernels with PyTorch's mean between them (its order of summation is part of the bits). The first reads
+each weight once and writes half a byte: memory-bound, 15 compares a weight. Deterministic.
 """
 
 import torch
@@ -53,7 +54,7 @@ def quantise_nf4_kernel(w_ptr, packed_ptr, absmax_ptr, bounds_ptr, count, BLOCKS
 def quantise_statistics_kernel(
     absmax_ptr, offset_ptr, codes_ptr, statistics_ptr, lookup_ptr, count, GRID: tl.constexpr
 ):
-    """GRID: lookup_ptr is the table of 65,536 codes of the CPU build; else the 255 bounds, searched in halves."""
+    """GRID: lookup_ptr has the CPU build's 65,536 codes; otherwise the 255 bounds, searched in halves."""
     block = tl.program_id(0).to(tl.int64)
     place = block * 256 + tl.arange(0, 256)[None, :]
     centred = tl.load(absmax_ptr + place, mask=place < count, other=0.0) - tl.load(offset_ptr)

@@ -42,7 +42,8 @@ def quantise_int8_reference(w: torch.Tensor) -> Int8Weight:
 
 
 def quantise_int4_reference(w: torch.Tensor, group: int, symmetric: bool) -> Int4Weight:
-    """Symmetric: scale = absmax / 7, zero = 8. Otherwise scale = (max − min) / 15, zero = round(−min / scale).
+    """Symmetric: scale = absmax / 7, zero = 8. Otherwise scale = (max − min) / 15, zero = round(−min /
+    scale).
 
     Both take 0 into [min, max], round the scale to float16 first and code = round(w / scale) + zero, clamped.
     """
@@ -118,7 +119,7 @@ def quantise_q8_0_reference(w: torch.Tensor) -> Q8_0Weight:
 
 
 def quantise_q4_0_reference(w: torch.Tensor) -> Q4_0Weight:
-    """d = (the weight of largest magnitude, the first of equals) / −8; code = trunc(w / d + 8.5), at most 15."""
+    """d = (the first weight of largest magnitude) / −8; code = trunc(w / d + 8.5), at most 15."""
     blocks = w.float().reshape(-1, GGUF_BLOCK)
     d = blocks.gather(1, _first_largest(blocks)) / -8
     codes = (blocks * torch.where(d == 0, 0, 1 / d) + 8.5).trunc().clamp(0, 15).to(torch.uint8)

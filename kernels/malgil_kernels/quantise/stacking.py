@@ -1,4 +1,5 @@
-"""Weights from elsewhere and weights together: bitsandbytes' NF4 taken over, several weights under one another.
+"""Weights from elsewhere and weights together: bitsandbytes' NF4 taken over, several weights under one
+another.
 
 A stack is how one launch serves q, k and v (or gate and up): their rows follow each other in one container,
 made once when a model is loaded, after which the single weights can be dropped. Nothing is quantised again.
@@ -62,7 +63,8 @@ def stack_rows(weights: Sequence[QuantisedWeight]) -> QuantisedWeight:
             or weight.dtype != first.dtype
         ):
             raise ValueError(
-                f"weights hold {_about(first)} and {_about(weight)}: format, columns and dtype must be the same"
+                f"weights hold {_about(first)} and {_about(weight)}: format, columns and dtype "
+                "must be the same"
             )
     shape = (sum(weight.shape[0] for weight in weights), first.shape[1])
     tensors = _joined(weights)
@@ -105,8 +107,8 @@ def _check_whole(weights: Sequence[QuantisedWeight], unit: int, per_row: int) ->
         size = weight.shape[0] * per_row
         if size % unit:
             raise ValueError(
-                f"a weight of shape {weight.shape} is not the last and holds {size} units: must be a multiple of "
-                f"{unit}. Next: put it last, or quantise the stacked matrix"
+                f"a weight of shape {weight.shape} is not the last and holds {size} units: must be a "
+                f"multiple of {unit}. Next: put it last, or quantise the stacked matrix"
             )
 
 

@@ -32,7 +32,7 @@ def round_half_even(value):
 
 @triton.jit
 def e4m3_code(value):
-    """uint8 e4m3fn nearest to |value| ≤ 448, halves to even; by bits, so that every target and dtype agrees."""
+    """uint8 e4m3fn nearest to |value| ≤ 448, halves to even; by bits, so that every target agrees."""
     bits = value.to(tl.int32, bitcast=True)
     size = bits & 0x7FFFFFFF
     normal = ((size + 0x7FFFF + ((size >> 20) & 1)) >> 20) - 960  # 8 · (127 − 7)
@@ -66,10 +66,7 @@ def quantise_rows_kernel(
         inside = start + places < columns
         w = tl.load(w_ptr + row * w_stride + start + places, mask=inside, other=0.0).to(tl.float32)
         scaled = tl.minimum(tl.maximum(w * inverse, -TOP), TOP)
-        if FP8:
-            code = e4m3_code(scaled)
-        else:
-            code = round_half_even(scaled).to(tl.int8)
+        code = e4m3_code(scaled) if FP8 else round_half_even(scaled).to(tl.int8)
         tl.store(codes_ptr + row * columns + start + places, code, mask=inside)
 
 
@@ -254,7 +251,8 @@ def dequantise_triton(weight: QuantisedWeight, dtype: torch.dtype) -> torch.Tens
 
 
 def launch_dequantise(weight: QuantisedWeight, out: torch.Tensor, first_row: int, first_column: int) -> None:
-    """Writes weight[first_row : first_row + n, first_column : first_column + k] into out (n, k), inner stride 1.
+    """Writes weight[first_row : first_row + n, first_column : first_column + k] into out (n, k), inner stride
+    1.
 
     `first_column` is a multiple of 128, so that a tile lies within one group.
     """

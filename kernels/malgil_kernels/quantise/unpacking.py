@@ -3,11 +3,11 @@
     byte b → (value of b >> 4, value of b & 15), as bfloat16 or float16, for NF4 and for int4 (code − 8)
 
 The plain way, a tree of 15 selects per weight, costs 23 instructions a weight in a matmul's loop on sm_90; a
-memory-bound matmul has room for about 3.5 (37 weights per clock and multiprocessor at 4.3 TB/s). NF4 therefore
-looks its values up with `prmt`, which picks four bytes out of eight by a selector: the 16 values are
-four tables of eight bytes (low and high byte of codes 0–7 and 8–15), and a third `prmt` picks by bit 3: 2.6
-instructions a weight, no memory. int4 needs no table: or-ing a nibble into the mantissa of 128 (bfloat16) or
-1024 (float16) gives 128 + code exactly, and one fused multiply-add subtracts.
+memory-bound matmul has room for about 3.5 (37 weights per clock and multiprocessor at 4.3 TB/s). NF4
+therefore looks its values up with `prmt`, which picks four bytes out of eight by a selector: the 16 values
+are four tables of eight bytes (low and high byte of codes 0–7 and 8–15), and a third `prmt` picks by bit 3:
+2.6 instructions a weight, no memory. int4 needs no table: or-ing a nibble into the mantissa of 128 (bfloat16)
+or 1024 (float16) gives 128 + code exactly, and one fused multiply-add subtracts.
 
 The interpreter has no inline assembly: there the kernels use the select tree of decode.py. So the text below
 is built from the code table, and the tests execute it, instruction by instruction, for every byte.
