@@ -180,7 +180,7 @@ def launch_weight_gradient(dy: torch.Tensor, x: torch.Tensor, offsets: torch.Ten
 def tokens_per_tile(tokens: int, experts: int, dtype: torch.dtype) -> int:
     """Half of the mean share of an expert or more, so that few tiles are mostly padding: 16 to 128."""
     most = 32 if dtype == torch.float32 else 128
-    return min(most, max(16, triton.next_power_of_2(triton.cdiv(tokens, experts))))
+    return min(most, max(16, int(triton.next_power_of_2(triton.cdiv(tokens, experts)))))
 
 
 class GroupedGemmTriton(torch.autograd.Function):

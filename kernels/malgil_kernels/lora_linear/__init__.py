@@ -106,7 +106,7 @@ def lora_linear_grouped(
         y = lora_linear_triton(
             x, weight, torch.cat(list(a)), torch.cat(list(b)), scaling, bias, segments, own, fused
         )
-        return y.split(sizes, dim=-1)
+        return torch.split(y, sizes, dim=-1)
     return lora_linear_grouped_reference(x, weight, a, b, scaling, bias)
 
 

@@ -108,7 +108,7 @@ def launch_input_gradient(
     grid = (triton.cdiv(tokens, block_m), triton.cdiv(columns, block_k))
     lora_linear_input_gradient_kernel[grid](
         dy,
-        *about[:5],
+        *about.pointers,
         dlow,
         a,
         dx,

@@ -290,7 +290,7 @@ def launch_decode(
     wide = x.dtype == torch.float32
     lora_linear_partial_kernel[(tiles, splits)](
         x,
-        *about[:5],
+        *about.pointers,
         a,
         partial,
         tokens,
@@ -355,7 +355,7 @@ def launch_tiles(
     block_k = columns_per_step(about)
     lora_linear_tile_kernel[(triton.cdiv(tokens, block_m), triton.cdiv(rows, TILE_N))](
         x,
-        *about[:5],
+        *about.pointers,
         low,
         b,
         b if bias is None else bias,
@@ -391,4 +391,4 @@ def launch_tiles(
 
 def rank_block(rank: int) -> int:
     """The columns a tile holds of a LoRA rank: a power of two, at least the 16 that a dot needs."""
-    return max(16, triton.next_power_of_2(rank))
+    return max(16, int(triton.next_power_of_2(rank)))

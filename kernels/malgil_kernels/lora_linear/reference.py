@@ -39,6 +39,6 @@ def lora_linear_grouped_reference(
     """The same for each of several weights that are stacked in `weight`, as many rows each as its b has."""
     matrix = weight.dequantise(x.dtype) if isinstance(weight, QuantisedWeight) else weight
     sizes = [part.shape[0] for part in b]
-    biases = [None] * len(sizes) if bias is None else bias.split(sizes)
-    parts = zip(matrix.split(sizes), a, b, biases, strict=True)
+    biases = [None] * len(sizes) if bias is None else torch.split(bias, sizes)
+    parts = zip(torch.split(matrix, sizes), a, b, biases, strict=True)
     return tuple(lora_linear_reference(x, w, down, up, scaling, own) for w, down, up, own in parts)

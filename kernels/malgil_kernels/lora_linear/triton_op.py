@@ -48,7 +48,7 @@ class LoraLinearTriton(torch.autograd.Function):
         ctx.save_for_backward(x, a, b)
         ctx.weight, ctx.scaling, ctx.segments = weight, scaling, segments
         about = operands(weight)
-        ctx.path = choose_path(about, *x.shape, fused)
+        ctx.path = choose_path(about, x.shape[0], x.shape[1], fused)
         if ctx.path == "decode":
             return launch_decode(x, about, a, b, scaling, bias, bounds)
         low = scaled_product(x, a.t(), scaling)

@@ -25,17 +25,13 @@ from malgil_kernels.quantise.formats import (
 class Operands(NamedTuple):
     """What a kernel is told about a weight: pointers, then constants of its format."""
 
-    codes: torch.Tensor
-    scale: torch.Tensor
-    second: torch.Tensor  # int4: zero points; nf4: statistics
-    offset: torch.Tensor  # nf4
-    map: torch.Tensor  # nf4: the dynamic map
+    pointers: tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]
     row_stride: int  # codes of one row; bytes of one row where two share a byte
     format: str
     group: int  # columns of a row that share a scale
-    zero: bool  # int4 with zero points
-    stacked: bool  # nf4: one offset per statistic
-    aligned: bool  # no block of the format spans two rows
+    zero: bool = False  # int4 with zero points
+    stacked: bool = False  # nf4: one offset per statistic
+    aligned: bool = True  # no block of the format spans two rows
 
 
 def operands(weight: QuantisedWeight | torch.Tensor) -> Operands:
@@ -44,54 +40,40 @@ def operands(weight: QuantisedWeight | torch.Tensor) -> Operands:
     Raises:
         TypeError: the weight has no tile decoder (the GGUF formats have none).
     """
-    rows, columns = weight.shape
+    columns = weight.shape[1]
     match weight:
         case torch.Tensor():
-            return Operands(*[weight] * 5, weight.stride(0), "dense", columns, False, False, True)
+            return Operands(_pointers(weight), weight.stride(0), "dense", columns)
         case Int8Weight():
-            return Operands(
-                weight.values,
-                weight.scale,
-                *[weight.values] * 3,
-                columns,
-                "int8",
-                columns,
-                False,
-                False,
-                True,
-            )
+            return Operands(_pointers(weight.values, weight.scale), columns, "int8", columns)
         case Fp8Weight():
-            codes = weight.values.view(torch.uint8)
             format, group = ("fp8_blocks", FP8_BLOCK) if weight.per_block else ("fp8_rows", columns)
-            return Operands(codes, weight.scale, *[codes] * 3, columns, format, group, False, False, True)
+            return Operands(_pointers(weight.values.view(torch.uint8), weight.scale), columns, format, group)
         case Int4Weight():
+            pointers = _pointers(weight.packed, weight.scale, weight.zero)
             has_zero = weight.zero is not None
-            second = weight.zero if weight.zero is not None else weight.packed
-            rest = [weight.packed] * 2
-            stride = weight.packed.shape[1]
-            return Operands(
-                weight.packed,
-                weight.scale,
-                second,
-                *rest,
-                stride,
-                "int4",
-                weight.group,
-                has_zero,
-                False,
-                True,
-            )
+            return Operands(pointers, weight.packed.shape[1], "int4", weight.group, has_zero)
         case Nf4Weight():
-            aligned = columns % NF4_BLOCK == 0
-            tensors = (weight.packed, weight.absmax, weight.statistics, weight.offset)
-            stacked = weight.offset.numel() > 1
             map = statistics_code(weight.device)
-            return Operands(*tensors, map, columns // 2, "nf4", NF4_BLOCK, False, stacked, aligned)
+            pointers = _pointers(weight.packed, weight.absmax, weight.statistics, weight.offset, map)
+            stacked, aligned = weight.offset.numel() > 1, columns % NF4_BLOCK == 0
+            return Operands(pointers, columns // 2, "nf4", NF4_BLOCK, False, stacked, aligned)
         case _:
             raise TypeError(
                 f"weight is a {type(weight).__name__}: must be a tensor, Int8Weight, Int4Weight, Nf4Weight "
-                f"or Fp8Weight. Next: dequantise() it ({rows} × {columns}) and quantise to one of these"
+                "or Fp8Weight. Next: dequantise() it and quantise to one of these"
             )
+
+
+def _pointers(
+    codes: torch.Tensor,
+    scale: torch.Tensor | None = None,
+    second: torch.Tensor | None = None,  # int4: zero points; nf4: statistics
+    offset: torch.Tensor | None = None,  # nf4
+    map: torch.Tensor | None = None,  # nf4: the dynamic map
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]:
+    scale, second, offset, map = (codes if t is None else t for t in (scale, second, offset, map))
+    return codes, scale, second, offset, map
 
 
 @triton.jit

@@ -265,7 +265,7 @@ def launch_dequantise(weight: QuantisedWeight, out: torch.Tensor, first_row: int
     if about.format == "int4":
         block_k = min(about.group, block_k)
     dequantise_kernel[(triton.cdiv(out.shape[0], block_n), triton.cdiv(out.shape[1], block_k))](
-        *about[:5],
+        *about.pointers,
         out,
         first_row,
         first_column,
