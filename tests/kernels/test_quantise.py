@@ -289,19 +289,21 @@ def run_ptx(text, word):
     return [values[f"${place}"] for place in range(4)]
 
 
+@pytest.mark.parametrize("planes", [2, 4])
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16], ids=str)
 @pytest.mark.parametrize("form", ["nf4", "int4"])
-def test_the_assembly_decodes_every_byte(form, dtype):
-    text = unpacking.assembly(form, dtype)
+def test_the_assembly_decodes_every_byte(form, dtype, planes):
+    text = unpacking.assembly(form, dtype, planes)
     table = torch.tensor(codes.NF4) if form == "nf4" else torch.arange(16.0) - 8
     table = table.to(dtype)
     for first in range(0, 256, 4):
-        four = [first, first + 1, 255 - first, first ^ 0x5A]
-        words = run_ptx(text, int.from_bytes(bytes(four), "little"))
+        b = [first, first + 1, 255 - first, first ^ 0x5A]
+        words = run_ptx(text, int.from_bytes(bytes(b), "little"))
         halves = [word >> shift & 0xFFFF for word in words for shift in (0, 16)]
         found = torch.tensor(halves, dtype=torch.int32).to(torch.int16).view(dtype)
-        wanted = [table[byte >> 4] for byte in four] + [table[byte & 15] for byte in four]
-        assert torch.equal(found, torch.stack(wanted)), four
+        high, low = [byte >> 4 for byte in b], [byte & 15 for byte in b]
+        wanted = high + low if planes == 2 else high[::2] + low[::2] + high[1::2] + low[1::2]
+        assert torch.equal(found, table[wanted]), b
 
 
 @pytest.mark.parametrize(

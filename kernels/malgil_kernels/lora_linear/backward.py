@@ -125,7 +125,7 @@ def launch_input_gradient(
         GROUP=about.group if about.format in ("nf4", "int4") else 0,
         ZERO=about.zero,
         STACKED=about.stacked,
-        ASSEMBLY=packed_assembly(about.format, dy.dtype),
+        ASSEMBLY=packed_assembly(about.format, dy.dtype, 2),
         BLOCK_M=block_m,
         BLOCK_N=32 if wide else 64,
         BLOCK_K=block_k,

@@ -49,6 +49,7 @@ def lora_linear_partial_kernel(
     GROUP: tl.constexpr,
     ZERO: tl.constexpr,
     STACKED: tl.constexpr,
+    PLANES: tl.constexpr,
     ASSEMBLY: tl.constexpr,
     BLOCK_M: tl.constexpr,
     BLOCK_N: tl.constexpr,
@@ -85,6 +86,7 @@ def lora_linear_partial_kernel(
             GROUP,
             ZERO,
             STACKED,
+            PLANES,
             False,
             ASSEMBLY,
             BLOCK_M,
@@ -114,6 +116,7 @@ def lora_linear_partial_kernel(
             1,
             False,
             False,
+            1,
             False,
             "",
             BLOCK_M,
@@ -207,6 +210,7 @@ def lora_linear_tile_kernel(
     GROUP: tl.constexpr,
     ZERO: tl.constexpr,
     STACKED: tl.constexpr,
+    PLANES: tl.constexpr,
     PRESPLIT: tl.constexpr,
     ASSEMBLY: tl.constexpr,
     BLOCK_M: tl.constexpr,
@@ -236,6 +240,7 @@ def lora_linear_tile_kernel(
         GROUP,
         ZERO,
         STACKED,
+        PLANES,
         PRESPLIT,
         ASSEMBLY,
         BLOCK_M,
@@ -281,6 +286,7 @@ def launch_decode(
     y = torch.empty(tokens, rows, dtype=x.dtype, device=x.device)
     block_m = 16 if tokens <= 16 else 32
     block_k = columns_per_step(about)
+    planes = planes_of(about, columns)
     tiles = triton.cdiv(rows, TILE_N) + triton.cdiv(a.shape[0], TILE_N)
     steps = triton.cdiv(columns, block_k)
     wanted = triton.cdiv(PROGRAMS_PER_MULTIPROCESSOR * multiprocessors(x.device), tiles)
@@ -305,7 +311,8 @@ def launch_decode(
         GROUP=about.group if about.format in ("nf4", "int4") else 0,
         ZERO=about.zero,
         STACKED=about.stacked,
-        ASSEMBLY=packed_assembly(about.format, x.dtype),
+        PLANES=planes,
+        ASSEMBLY=packed_assembly(about.format, x.dtype, planes),
         BLOCK_M=block_m,
         BLOCK_N=TILE_N,
         BLOCK_K=block_k,
@@ -347,12 +354,12 @@ def launch_tiles(
     """x (tokens, columns), low = s · x Aᵀ (tokens, segments · rank), b (rows, rank) → y (tokens, rows)."""
     (tokens, columns), (rows, rank) = x.shape, b.shape
     y = torch.empty(tokens, rows, dtype=x.dtype, device=x.device)
-    presplit = about.format in ("nf4", "int4")
-    if presplit:  # even columns, then odd ones: both halves go to shared memory as they are
-        x = x.view(tokens, columns // 2, 2).transpose(1, 2).reshape(tokens, columns)
+    planes = planes_of(about, columns)
+    if planes > 1:  # column by column modulo `planes`: each plane goes to shared memory as it is
+        x = x.reshape(tokens, columns // planes, planes).transpose(1, 2).reshape(tokens, columns)
     wide = x.dtype == torch.float32
     block_m = 64 if tokens <= 64 or wide else 128
-    block_k = columns_per_step(about)
+    block_k = min(columns_per_step(about), 64)
     lora_linear_tile_kernel[(triton.cdiv(tokens, block_m), triton.cdiv(rows, TILE_N))](
         x,
         *about.pointers,
@@ -376,8 +383,9 @@ def launch_tiles(
         GROUP=about.group if about.format in ("nf4", "int4") else 0,
         ZERO=about.zero,
         STACKED=about.stacked,
-        PRESPLIT=presplit,
-        ASSEMBLY=packed_assembly(about.format, x.dtype),
+        PRESPLIT=planes > 1,
+        PLANES=planes,
+        ASSEMBLY=packed_assembly(about.format, x.dtype, planes),
         BLOCK_M=block_m,
         BLOCK_N=TILE_N,
         BLOCK_K=block_k,
@@ -387,6 +395,13 @@ def launch_tiles(
         num_warps=8,
     )
     return y
+
+
+def planes_of(about: Operands, columns: int) -> int:
+    """Planes that packed columns decode to: by words of 16 bits where a step has 16, else by bytes."""
+    if about.format not in ("nf4", "int4"):
+        return 1
+    return 4 if about.group >= 64 and columns % 4 == 0 else 2
 
 
 def rank_block(rank: int) -> int:

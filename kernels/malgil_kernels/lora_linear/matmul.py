@@ -5,10 +5,11 @@ Tiles are transposed, (out features, tokens): W is then the left operand, which 
 that decoded weights never pass through shared memory; x is the right one, which few tokens keep narrow (16
 columns, where a row-major tile would be padded to 64 rows).
 
-The two nibbles of a byte are neighbouring columns. They stay apart: a byte tile decodes to the even and the
-odd columns, and x is split alike, so nothing is interleaved:  W xᵀ = W_even x_evenᵀ + W_odd x_oddᵀ.
-Scales of groups of columns are applied to the product of a group, 1 multiply-add per output and group instead
-of one per weight, and the codes themselves are exact in 16 bits (int4) or rounded once (NF4).
+The nibbles of a byte or of a word of 16 bits are neighbouring columns. They stay apart: a tile of words
+decodes to four planes, the columns k with k % 4 = 0, 1, 2, 3, and x is split alike, so nothing is interleaved
+and a pair of words is what a thread's register of the matrix instruction wants:  W xᵀ = Σ_plane W_plane
+x_planeᵀ. Scales of groups of columns are applied to the product of a group, 1 multiply-add per output and
+group instead of one per weight, and the codes themselves are exact in 16 bits (int4) or rounded once (NF4).
 """
 
 import os
@@ -16,7 +17,7 @@ import os
 import triton
 import triton.language as tl
 
-from malgil_kernels.quantise.decode import e4m3_value, nibble_values
+from malgil_kernels.quantise.decode import e4m3_value, nibble_values, word_values
 
 INTERPRETED = tl.constexpr(os.environ.get("TRITON_INTERPRET") == "1")
 
@@ -64,6 +65,13 @@ def near_scale(
 
 
 @triton.jit
+def x_plane(places, number, columns, inside, PLANES: tl.constexpr, EVEN: tl.constexpr):
+    """(BLOCK_M, BLOCK_K / PLANES): the columns k of x with k % PLANES = number, which stand together."""
+    here = places + number * (columns // PLANES)
+    return tl.load(here) if EVEN else tl.load(here, mask=inside, other=0.0)
+
+
+@triton.jit
 def nibble_product(
     x_ptr,
     codes_ptr,
@@ -82,6 +90,7 @@ def nibble_product(
     GROUP: tl.constexpr,
     ZERO: tl.constexpr,
     STACKED: tl.constexpr,
+    PLANES: tl.constexpr,
     PRESPLIT: tl.constexpr,
     ASSEMBLY: tl.constexpr,
     BLOCK_M: tl.constexpr,
@@ -92,43 +101,47 @@ def nibble_product(
 ):
     """(BLOCK_N, BLOCK_M) float32: W[row, first:last] · x[token, first:last]ᵀ for two weights a byte."""
     acc = tl.zeros((BLOCK_N, BLOCK_M), dtype=tl.float32)
-    HALF: tl.constexpr = BLOCK_K // 2
+    UNITS: tl.constexpr = BLOCK_K // PLANES  # bytes, or words of 16 bits
     dtype: tl.constexpr = x_ptr.dtype.element_ty
+    units_ptr = codes_ptr.to(tl.pointer_type(tl.int16)) if PLANES == 4 else codes_ptr
+    row_units = row_stride // 2 if PLANES == 4 else row_stride
     stored = far_scale(scale_ptr, row, first, columns, FORMAT, GROUP)
     for k in tl.range(first, last, BLOCK_K, num_stages=STAGES):
-        byte = k // 2 + tl.arange(0, HALF)
-        column = k + tl.arange(0, BLOCK_K)
-        weights = codes_ptr + row[:, None] * row_stride + byte[None, :]
+        unit = k // PLANES + tl.arange(0, UNITS)
+        inside = (unit < row_units)[None, :]
+        weights = units_ptr + row[:, None] * row_units + unit[None, :]
+        packed = tl.load(weights) if EVEN else tl.load(weights, mask=inside, other=0)
         if PRESPLIT:
-            places = x_ptr + token[:, None] * x_stride + byte[None, :]
+            places = x_ptr + token[:, None] * x_stride + unit[None, :]
+            x0 = x_plane(places, 0, columns, inside, PLANES, EVEN)
+            x1 = x_plane(places, 1, columns, inside, PLANES, EVEN)
+            if PLANES == 4:
+                x2 = x_plane(places, 2, columns, inside, PLANES, EVEN)
+                x3 = x_plane(places, 3, columns, inside, PLANES, EVEN)
         else:
+            column = k + tl.arange(0, BLOCK_K)
             places = x_ptr + token[:, None] * x_stride + column[None, :]
-        if EVEN:
-            packed = tl.load(weights)
-            x = tl.load(places)
-        else:
-            packed = tl.load(weights, mask=(byte < row_stride)[None, :], other=0)
-            if PRESPLIT:
-                x = tl.load(places, mask=(byte < row_stride)[None, :], other=0.0)
+            x = tl.load(places) if EVEN else tl.load(places, mask=(column < columns)[None, :], other=0.0)
+            if PLANES == 4:
+                x_even, x_odd = tl.split(tl.reshape(x, (BLOCK_M, UNITS, 2, 2)))
+                x0, x2 = tl.split(x_even)
+                x1, x3 = tl.split(x_odd)
             else:
-                x = tl.load(places, mask=(column < columns)[None, :], other=0.0)
-        ahead = tl.minimum(k + BLOCK_K, columns - 1)
-        next_stored = far_scale(scale_ptr, row, ahead, columns, FORMAT, GROUP)
-        if PRESPLIT:
-            x_even = x
-            if EVEN:
-                x_odd = tl.load(places + columns // 2)
-            else:
-                x_odd = tl.load(places + columns // 2, mask=(byte < row_stride)[None, :], other=0.0)
+                x0, x1 = tl.split(tl.reshape(x, (BLOCK_M, UNITS, 2)))
+        next_stored = far_scale(scale_ptr, row, tl.minimum(k + BLOCK_K, columns - 1), columns, FORMAT, GROUP)
+        part = tl.zeros((BLOCK_N, BLOCK_M), dtype=tl.float32)
+        if PLANES == 4:
+            w0, w1, w2, w3 = word_values(packed, FORMAT, dtype, ASSEMBLY)
+            part = dot(w2, tl.trans(x2), dot(w3, tl.trans(x3), part))
         else:
-            x_even, x_odd = tl.split(tl.reshape(x, (BLOCK_M, HALF, 2)))
-        w_even, w_odd = nibble_values(packed, FORMAT, dtype, ASSEMBLY)
-        part = dot(w_even, tl.trans(x_even), tl.zeros((BLOCK_N, BLOCK_M), dtype=tl.float32))
-        part = dot(w_odd, tl.trans(x_odd), part)
+            w0, w1 = nibble_values(packed, FORMAT, dtype, ASSEMBLY)
+        part = dot(w0, tl.trans(x0), dot(w1, tl.trans(x1), part))
         if ZERO:
             place = row * tl.cdiv(columns, GROUP) + k // GROUP
             zero = 8.0 - tl.load(second_ptr + place).to(tl.float32)
-            total = tl.sum(x_even.to(tl.float32), axis=1) + tl.sum(x_odd.to(tl.float32), axis=1)
+            total = tl.sum(x0.to(tl.float32), axis=1) + tl.sum(x1.to(tl.float32), axis=1)
+            if PLANES == 4:
+                total += tl.sum(x2.to(tl.float32), axis=1) + tl.sum(x3.to(tl.float32), axis=1)
             part += zero[:, None] * total[None, :]
         scale = near_scale(stored, second_ptr, offset_ptr, map_ptr, row, k, columns, FORMAT, GROUP, STACKED)
         acc += part * scale[:, None]
@@ -204,6 +217,7 @@ def weight_product(
     GROUP: tl.constexpr,
     ZERO: tl.constexpr,
     STACKED: tl.constexpr,
+    PLANES: tl.constexpr,
     PRESPLIT: tl.constexpr,
     ASSEMBLY: tl.constexpr,
     BLOCK_M: tl.constexpr,
@@ -232,6 +246,7 @@ def weight_product(
             GROUP,
             ZERO,
             STACKED,
+            PLANES,
             PRESPLIT,
             ASSEMBLY,
             BLOCK_M,

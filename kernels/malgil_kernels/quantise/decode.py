@@ -128,6 +128,34 @@ def nibble_values(packed, FORMAT: tl.constexpr, DTYPE: tl.constexpr, ASSEMBLY: t
 
 
 @triton.jit
+def word_values(packed, FORMAT: tl.constexpr, DTYPE: tl.constexpr, ASSEMBLY: tl.constexpr):
+    """Words of two bytes (int16) → the values of their four weights, in the order of columns."""
+    if ASSEMBLY and DTYPE == tl.bfloat16:  # noqa: SIM300
+        w0, w1, w2, w3 = tl.inline_asm_elementwise(
+            ASSEMBLY,
+            "=r,=r,=r,=r,r",
+            [packed],
+            dtype=(tl.bfloat16, tl.bfloat16, tl.bfloat16, tl.bfloat16),
+            is_pure=True,
+            pack=2,
+        )
+    elif ASSEMBLY:
+        w0, w1, w2, w3 = tl.inline_asm_elementwise(
+            ASSEMBLY,
+            "=r,=r,=r,=r,r",
+            [packed],
+            dtype=(tl.float16, tl.float16, tl.float16, tl.float16),
+            is_pure=True,
+            pack=2,
+        )
+    else:
+        word = packed.to(tl.int32)
+        w0, w1 = nibble_values(word & 255, FORMAT, DTYPE, "")
+        w2, w3 = nibble_values((word >> 8) & 255, FORMAT, DTYPE, "")
+    return w0, w1, w2, w3
+
+
+@triton.jit
 def nf4_scale(block, scale_ptr, second_ptr, offset_ptr, map_ptr, inside, STACKED: tl.constexpr):
     """The absmax of NF4 blocks (int64 numbers), float32: map[code] · statistic + offset."""
     code = tl.load(scale_ptr + block, mask=inside, other=0).to(tl.int32)
