@@ -254,7 +254,7 @@ def test_wrong_arguments_are_named():
     for error, said, arguments in cases:
         with pytest.raises(error, match=said):
             lora_linear(*arguments, 1.0)
-    with pytest.raises(ValueError, match=r"bias has shape \(5,\)"):
+    with pytest.raises(ValueError, match=r"bias is torch.float32 of shape \(5,\)"):
         lora_linear(x, weight, a, b, 1.0, torch.ones(5))
     with pytest.raises(ValueError, match="a holds 1 and b 2"):
         lora_linear_grouped(x, weight, [a], [b, b], 1.0)

@@ -206,6 +206,8 @@ def test_the_first_known_bytes_can_be_read():
 def test_nf4_is_what_bitsandbytes_gives(rows, columns, dtype):
     functional = pytest.importorskip("bitsandbytes").functional
     w = matrix(rows, columns, dtype)
+    if DEVICE == "cuda" and rows > 2:
+        w[1] = 1  # its CUDA build stores a block of zeros as −1 · 0
     packed, state = functional.quantize_4bit(w, blocksize=64, compress_statistics=True, quant_type="nf4")
     weight = quantise.quantise_nf4(w)
     assert_same_bits(weight, quantise.nf4_from_bitsandbytes(packed, state))

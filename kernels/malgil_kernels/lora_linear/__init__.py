@@ -150,9 +150,10 @@ def _check(x: torch.Tensor, weight: QuantisedWeight | torch.Tensor, bias: torch.
             raise ValueError(
                 f"weight has inner stride {weight.stride(1)}: must be 1. Next: weight.contiguous()"
             )
-    if bias is not None and (bias.shape != (weight.shape[0],) or bias.device != x.device):
+    if bias is not None and (bias.shape, bias.dtype, bias.device) != ((weight.shape[0],), x.dtype, x.device):
         raise ValueError(
-            f"bias has shape {tuple(bias.shape)} on {bias.device}: must be ({weight.shape[0]},) on {x.device}"
+            f"bias is {bias.dtype} of shape {tuple(bias.shape)} on {bias.device}: must be {x.dtype} of "
+            f"({weight.shape[0]},) on {x.device}"
         )
 
 

@@ -1,5 +1,4 @@
-"""Triton functions of the fused LoRA linear: a tile of W xᵀ with W decoded in registers, and the low-rank
-term.
+"""Triton functions of the fused LoRA linear: a tile of W xᵀ, W decoded in registers, and the low-rank term.
 
 Tiles are transposed, (out features, tokens): W is then the left operand, which wgmma reads from registers, so
 that decoded weights never pass through shared memory; x is the right one, which few tokens keep narrow (16
