@@ -108,11 +108,11 @@ def e4m3_value(byte):
 @triton.jit
 def nibble_values(packed, FORMAT: tl.constexpr, DTYPE: tl.constexpr, ASSEMBLY: tl.constexpr):
     """Bytes → the values of their high and of their low nibbles, unscaled (int4: code − 8), in DTYPE."""
-    if ASSEMBLY and DTYPE == tl.bfloat16:  # noqa: SIM300
+    if ASSEMBLY != "" and DTYPE == tl.bfloat16:  # noqa: SIM300
         high, low = tl.inline_asm_elementwise(
             ASSEMBLY, "=r,=r,=r,=r,r", [packed], dtype=(tl.bfloat16, tl.bfloat16), is_pure=True, pack=4
         )
-    elif ASSEMBLY:
+    elif ASSEMBLY != "":  # noqa: SIM300
         high, low = tl.inline_asm_elementwise(
             ASSEMBLY, "=r,=r,=r,=r,r", [packed], dtype=(tl.float16, tl.float16), is_pure=True, pack=4
         )
@@ -130,7 +130,7 @@ def nibble_values(packed, FORMAT: tl.constexpr, DTYPE: tl.constexpr, ASSEMBLY: t
 @triton.jit
 def word_values(packed, FORMAT: tl.constexpr, DTYPE: tl.constexpr, ASSEMBLY: tl.constexpr):
     """Words of two bytes (int16) → the values of their four weights, in the order of columns."""
-    if ASSEMBLY and DTYPE == tl.bfloat16:  # noqa: SIM300
+    if ASSEMBLY != "" and DTYPE == tl.bfloat16:  # noqa: SIM300
         w0, w1, w2, w3 = tl.inline_asm_elementwise(
             ASSEMBLY,
             "=r,=r,=r,=r,r",
@@ -139,7 +139,7 @@ def word_values(packed, FORMAT: tl.constexpr, DTYPE: tl.constexpr, ASSEMBLY: tl.
             is_pure=True,
             pack=2,
         )
-    elif ASSEMBLY:
+    elif ASSEMBLY != "":  # noqa: SIM300
         w0, w1, w2, w3 = tl.inline_asm_elementwise(
             ASSEMBLY,
             "=r,=r,=r,=r,r",
