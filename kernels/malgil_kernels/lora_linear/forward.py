@@ -267,10 +267,8 @@ def lora_linear_tile_kernel(
 
 
 def columns_per_step(about: Operands) -> int:
-    """Columns of W per step of the loop: a group's where groups are scaled, else 128 bytes of codes."""
-    if about.format in ("nf4", "int4"):
-        return min(about.group, 64)
-    return 64 if about.format == "dense" else 128
+    """Columns of W per step of the loop, within one group: four steps ahead fit beside other programs."""
+    return min(about.group, 64) if about.format in ("nf4", "int4") else 64
 
 
 def launch_decode(
@@ -318,7 +316,7 @@ def launch_decode(
         BLOCK_N=TILE_N,
         BLOCK_K=block_k,
         EVEN=columns % block_k == 0,
-        STAGES=2 if wide else 4,
+        STAGES=2 if wide else 3 if about.format == "dense" else 4,
         num_warps=4,
     )
     lora_linear_sum_kernel[(triton.cdiv(rows, 64),)](
@@ -360,7 +358,7 @@ def launch_tiles(
         x = x.reshape(tokens, columns // planes, planes).transpose(1, 2).reshape(tokens, columns)
     wide = x.dtype == torch.float32
     block_m = 64 if tokens <= 64 or wide else 128
-    block_k = min(columns_per_step(about), 64)
+    block_k = columns_per_step(about)
     lora_linear_tile_kernel[(triton.cdiv(tokens, block_m), triton.cdiv(rows, TILE_N))](
         x,
         *about.pointers,

@@ -112,7 +112,7 @@ def nibble_values(packed, FORMAT: tl.constexpr, DTYPE: tl.constexpr, ASSEMBLY: t
         high, low = tl.inline_asm_elementwise(
             ASSEMBLY, "=r,=r,=r,=r,r", [packed], dtype=(tl.bfloat16, tl.bfloat16), is_pure=True, pack=4
         )
-    elif ASSEMBLY != "":  # noqa: SIM300
+    elif ASSEMBLY != "":
         high, low = tl.inline_asm_elementwise(
             ASSEMBLY, "=r,=r,=r,=r,r", [packed], dtype=(tl.float16, tl.float16), is_pure=True, pack=4
         )
@@ -139,7 +139,7 @@ def word_values(packed, FORMAT: tl.constexpr, DTYPE: tl.constexpr, ASSEMBLY: tl.
             is_pure=True,
             pack=2,
         )
-    elif ASSEMBLY != "":  # noqa: SIM300
+    elif ASSEMBLY != "":
         w0, w1, w2, w3 = tl.inline_asm_elementwise(
             ASSEMBLY,
             "=r,=r,=r,=r,r",
