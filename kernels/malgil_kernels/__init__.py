@@ -8,6 +8,17 @@ from malgil_kernels.add_rms_norm import add_rms_norm
 from malgil_kernels.dispatch import Choice, select
 from malgil_kernels.layer_norm import layer_norm
 from malgil_kernels.layer_norm_gelu import layer_norm_gelu
+from malgil_kernels.grouped_gemm import grouped_gemm
+from malgil_kernels.lora_linear import lora_linear, lora_linear_grouped
+from malgil_kernels.quantise import (
+    dequantise,
+    quantise_fp8,
+    quantise_int4,
+    quantise_int8,
+    quantise_nf4,
+    quantise_q4_0,
+    quantise_q8_0,
+)
 from malgil_kernels.rms_norm import rms_norm
 from malgil_kernels.rope import rope, rope_, rope_tables
 
@@ -24,6 +35,16 @@ __all__ = [
     "add_rms_norm",
     "layer_norm",
     "layer_norm_gelu",
+    "dequantise",
+    "grouped_gemm",
+    "lora_linear",
+    "lora_linear_grouped",
+    "quantise_fp8",
+    "quantise_int4",
+    "quantise_int8",
+    "quantise_nf4",
+    "quantise_q4_0",
+    "quantise_q8_0",
     "rms_norm",
     "select",
 ]
