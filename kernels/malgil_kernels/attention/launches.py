@@ -19,7 +19,6 @@ def launches() -> Iterator[tuple[str, Callable[[], object]]]:
     yield "bf16, window and softcap, head dim 256", _call(256, torch.bfloat16, causal_rule(True, 4096), 50.0)
     for dim in (64, 128, 256):
         yield f"fp32, causal, head dim {dim}", _call(dim, torch.float32, causal)
-    yield "bf16, chunks, head dim 64", _call(64, torch.bfloat16, Rule(chunk=16, left=64, right=4))
 
 
 def _call(dim: int, dtype: torch.dtype, rule: Rule, softcap: float | None = None) -> Callable[[], object]:

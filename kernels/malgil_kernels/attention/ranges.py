@@ -32,7 +32,9 @@ class Ranges(NamedTuple):
 @triton.jit
 def visible_ranges_kernel(
     q_start_ptr,
+    q_end_ptr,
     k_start_ptr,
+    k_end_ptr,
     query_lo_ptr,
     query_hi_ptr,
     key_lo_ptr,
@@ -48,11 +50,11 @@ def visible_ranges_kernel(
     BLOCK: tl.constexpr,
 ):
     sequence = tl.program_id(0)
-    # never past the tensors, whatever stands in cu_seqlens
+    # never past the tensors, whatever the bounds are
     q_start = tl.minimum(tl.load(q_start_ptr + sequence), total_q)
-    q_length = tl.minimum(tl.load(q_start_ptr + sequence + 1), total_q) - q_start
+    q_length = tl.minimum(tl.load(q_end_ptr + sequence), total_q) - q_start
     k_start = tl.minimum(tl.load(k_start_ptr + sequence), total_k)
-    k_length = tl.minimum(tl.load(k_start_ptr + sequence + 1), total_k) - k_start
+    k_length = tl.minimum(tl.load(k_end_ptr + sequence), total_k) - k_start
     shift = k_length - q_length  # the last query stands at the last key
     for first in range(tl.program_id(1) * BLOCK, q_length, tl.num_programs(1) * BLOCK):
         row = first + tl.arange(0, BLOCK)
@@ -86,29 +88,29 @@ def visible_ranges_kernel(
 
 
 def launch_ranges(
-    cu_seqlens_q: torch.Tensor,
-    cu_seqlens_k: torch.Tensor,
+    q_bounds: tuple[torch.Tensor, torch.Tensor],
+    k_bounds: tuple[torch.Tensor, torch.Tensor],
     total_q: int,
     total_k: int,
     longest: int,
     rule: Rule,
 ) -> Ranges:
-    """The ranges of sequences [cu[i], cu[i + 1]); rows outside every sequence see nothing and are not seen.
+    """The ranges of sequences that do not overlap; rows outside every sequence see nothing and are not seen.
 
     Args:
-        cu_seqlens_q, cu_seqlens_k: (sequences + 1,) int32, contiguous.
+        q_bounds, k_bounds: where each sequence starts and ends in q's rows and in k's, (sequences,) int32 each.
         longest: about how many rows the longest sequence has; it sizes the grid, the result is the same.
     """
     # one zeroed buffer: rows of no sequence keep [0, 0)
-    buffer = torch.zeros(2 * (total_q + total_k), dtype=torch.int32, device=cu_seqlens_q.device)
+    buffer = torch.zeros(2 * (total_q + total_k), dtype=torch.int32, device=q_bounds[0].device)
     ranges = Ranges(*buffer.split([total_q, total_q, total_k, total_k]))
-    sequences = cu_seqlens_q.shape[0] - 1
+    sequences = q_bounds[0].shape[0]
     far = max(total_q, total_k)  # a bound beyond every row, which int32 holds
     if sequences > 0:
         programs = min(max(triton.cdiv(longest, BLOCK), 1), PROGRAMS_PER_SEQUENCE)
         visible_ranges_kernel[(sequences, programs)](
-            cu_seqlens_q,
-            cu_seqlens_k,
+            *q_bounds,
+            *k_bounds,
             *ranges,
             total_q,
             total_k,

@@ -65,8 +65,25 @@ def attention_triton(
     softcap: float | None = None,
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """As `malgil_kernels.attention.attention`, which checks the arguments."""
-    ranges = launch_ranges(cu_seqlens_q, cu_seqlens_k, q.shape[0], k.shape[0], longest, rule)
+    q_bounds, k_bounds = ((starts[:-1], starts[1:]) for starts in (cu_seqlens_q, cu_seqlens_k))
+    ranges = launch_ranges(q_bounds, k_bounds, q.shape[0], k.shape[0], longest, rule)
     return range_attention_triton(q, k, v, ranges, scale, softcap)
+
+
+def padded_attention_triton(
+    q: torch.Tensor,
+    k: torch.Tensor,
+    v: torch.Tensor,
+    lengths: torch.Tensor,
+    longest: int,
+    rule: Rule,
+    scale: float,
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Self-attention of (batch · longest, heads, dim) where each `longest` rows end in padding: 0 there."""
+    starts = torch.arange(0, len(lengths) * longest, max(longest, 1), dtype=torch.int32, device=q.device)
+    bounds = starts[: len(lengths)], starts[: len(lengths)] + lengths.clamp(0, longest)
+    ranges = launch_ranges(bounds, bounds, q.shape[0], k.shape[0], longest, rule)
+    return range_attention_triton(q, k, v, ranges, scale)
 
 
 def _dense(x: torch.Tensor) -> torch.Tensor:
