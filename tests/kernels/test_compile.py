@@ -1,71 +1,123 @@
-"""Every kernel compiles for real targets without a GPU, with the divisibility that real launches have."""
+"""Every kernel compiles for real targets without a GPU, as real launches launch it; and the check can fail."""
 
 import json
 import os
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
 pytest.importorskip("triton")
 
-# a process of its own: a process that interprets cannot compile
-PROGRAM = """
-import json, os, re, subprocess, tempfile
-from pathlib import Path
+ROOT = Path(__file__).parents[2]
+
+TOY = '''"""A toy op."""
+
+import torch
 import triton
-from triton.backends.compiler import GPUTarget
-from triton.compiler import ASTSource
-from malgil_kernels.rms_norm import triton_op
-
-def source(kernel, types, constants):
-    names = kernel.arg_names
-    signature = {n: ("constexpr" if n in constants else types[n]) for n in names}
-    aligned = [i for i, n in enumerate(names) if n.endswith(("_ptr", "_stride")) or n == "hidden"]
-    attrs = {(i,): [["tt.divisibility", 16]] for i in aligned}
-    return ASTSource(kernel, signature, {(names.index(k),): v for k, v in constants.items()}, attrs)
-
-def spilled_bytes(ptx, arch):
-    # the ptxas that ships inside triton's wheel says what the assembler had to spill
-    ptxas = Path(triton.__file__).parent / "backends/nvidia/bin/ptxas"
-    name = {80: "sm_80", 90: "sm_90a"}[arch]
-    with tempfile.NamedTemporaryFile("w", suffix=".ptx") as file:
-        file.write(ptx)
-        file.flush()
-        command = [ptxas, "-v", f"--gpu-name={name}", file.name, "-o", os.devnull]
-        said = subprocess.run(command, capture_output=True, text=True, check=True).stderr
-    return sum(int(n) for n in re.findall("([0-9]+) bytes spill", said))
-
-forward = dict(x_ptr="*bf16", w_ptr="*bf16", y_ptr="*bf16", r_ptr="*fp32")
-forward |= dict(x_stride="i32", y_stride="i32", hidden="i32", eps="fp32")
-backward = dict(dy_ptr="*bf16", x_ptr="*bf16", w_ptr="*bf16", r_ptr="*fp32", dx_ptr="*bf16", dw_ptr="*fp32")
-backward |= dict(dy_stride="i32", x_stride="i32", dx_stride="i32", rows="i32", hidden="i32")
-out = {}
-for arch in (80, 90):
-    target = GPUTarget("cuda", arch, 32)
-    kernels = (triton_op.rms_norm_forward_kernel, triton_op.rms_norm_backward_kernel)
-    for kernel, types in zip(kernels, (forward, backward)):
-        built = triton.compile(source(kernel, types, {"BLOCK": 4096}), target, {"num_warps": 16})
-        facts = {"cubin_bytes": len(built.asm["cubin"]), "spills": spilled_bytes(built.asm["ptx"], arch)}
-        out[f"{kernel.__name__} sm_{arch}"] = facts
-print(json.dumps(out))
-"""
+import triton.language as tl
 
 
-def test_kernels_compile_for_ampere_and_hopper_without_spills(tmp_path):
+@triton.jit
+def double(x):
+    return x + x
+
+
+@triton.jit
+def double_kernel(x_ptr, y_ptr, size, BLOCK: tl.constexpr):
+    columns = tl.program_id(0) * BLOCK + tl.arange(0, BLOCK)
+    tl.store(y_ptr + columns, double(tl.load(x_ptr + columns, mask=columns < size)), mask=columns < size)
+
+
+@triton.jit
+def reverse_kernel(x_ptr, y_ptr, BLOCK: tl.constexpr):
+    x = tl.load(x_ptr + tl.arange(0, BLOCK))
+    mean = tl.sum(x) / BLOCK
+    tl.store(y_ptr + BLOCK - 1 - tl.arange(0, BLOCK), x - mean)
+
+
+def launches():
+    x = torch.empty(65536)
+'''
+ROWS = {
+    "double": '    yield "double", lambda: double_kernel[(64,)](x, x, x.numel(), BLOCK=1024)\n',
+    "reverse": '    yield "reverse", lambda: reverse_kernel[(1,)](x, x, BLOCK=1024)\n',
+    "unaligned": '    yield "unaligned", lambda: double_kernel[(64,)](x[1:], x, x.numel() - 1, BLOCK=1024)\n',
+    "spilling": '    yield "one warp", lambda: reverse_kernel[(1,)](x, x, BLOCK=32768, num_warps=1)\n',
+    "broken": '    yield "broken", lambda: double_kernel[(64,)](x, x, x.numel(), BLOCK=1000)\n',
+    "reading": '    yield "reading", lambda: double_kernel[(int(x.sum().item()),)](x, x, 1, BLOCK=1024)\n',
+    "huge": '    yield "huge", lambda: double_kernel[(1,)](torch.empty(2**42), x, 2**42, BLOCK=1024)\n',
+}
+
+
+def compile_check(tmp_path, *arguments, package=ROOT / "kernels"):
+    """Runs the command in a process of its own: a process that interprets cannot compile."""
     environment = {k: v for k, v in os.environ.items() if k != "TRITON_INTERPRET"}
-    environment |= {"TRITON_CACHE_DIR": str(tmp_path), "PYTHONPATH": "kernels"}
-    (tmp_path / "compile_all.py").write_text(PROGRAM)
+    environment["PYTHONPATH"] = os.pathsep.join([str(package), str(ROOT / "kernels")])
+    command = [sys.executable, "-m", "malgil_kernels.compile_check", "--json", str(tmp_path / "table.json")]
     done = subprocess.run(
-        [sys.executable, str(tmp_path / "compile_all.py")],
-        env=environment,
-        capture_output=True,
-        text=True,
-        check=False,
+        [*command, *arguments], env=environment, capture_output=True, text=True, check=False
     )
-    assert done.returncode == 0, done.stderr
-    built = json.loads(done.stdout)
-    assert len(built) == 4
-    for name, facts in built.items():
-        assert facts["cubin_bytes"] > 0, name
-        assert facts["spills"] == 0, name
+    assert "Traceback" not in done.stderr, done.stderr
+    return done
+
+
+@pytest.fixture
+def toy(tmp_path):
+    """Checks a package with one op and the given rows."""
+
+    def run(*rows, baseline=None, arguments=()):
+        folder = tmp_path / "toy_kernels/toy"
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder.parent / "__init__.py").touch()
+        (folder / "__init__.py").touch()
+        (folder / "launches.py").write_text(TOY + "".join(ROWS[row] for row in rows))
+        if baseline is not None:
+            (folder.parent / "spills.json").write_text(json.dumps(baseline))
+        return compile_check(
+            tmp_path, "--package", "toy_kernels", "--arch", "90", *arguments, package=tmp_path
+        )
+
+    return run
+
+
+@pytest.mark.slow
+def test_every_kernel_compiles_for_every_target_without_new_spills(tmp_path):
+    done = compile_check(tmp_path)
+    assert done.returncode == 0, done.stdout[-4000:]
+    built = json.loads((tmp_path / "table.json").read_text())
+    assert {"sm_80", "sm_90"} <= {row["target"] for row in built}
+    assert all(row["registers"] > 0 for row in built)
+
+
+def test_a_sound_package_passes_and_alignment_makes_another_kernel(toy, tmp_path):
+    done = toy("double", "reverse", "unaligned", "huge")
+    assert done.returncode == 0, done.stdout
+    built = {row["row"]: row for row in json.loads((tmp_path / "table.json").read_text())}
+    assert set(built) == {"double", "reverse", "unaligned", "huge"}
+    assert built["unaligned"]["registers"] != built["double"]["registers"]
+
+
+def test_what_fails_is_named(toy):
+    done = toy("double", "broken", "reading")
+    assert done.returncode == 1
+    assert "toy_kernels.toy.launches.reverse_kernel: no launch reaches it" in done.stdout
+    assert "toy, 'broken', sm_90: CompilationError" in done.stdout
+    assert "toy, 'reading', sm_90: RuntimeError" in done.stdout
+    assert done.stdout.count("FAILED") == 3
+
+
+def test_spills_fail_until_the_baseline_has_them(toy, tmp_path):
+    assert toy("double", "spilling", arguments=["--update-baseline"]).returncode == 0
+    [(key, spilled)] = json.loads((tmp_path / "toy_kernels/spills.json").read_text()).items()
+    assert key == "toy | reverse_kernel | one warp | sm_90"
+    done = toy("double", "spilling", baseline={})
+    assert done.returncode == 1
+    assert f"FAILED {key}: {spilled} bytes spilled, 0 allowed" in done.stdout
+
+
+def test_an_unknown_op_is_named(tmp_path):
+    done = compile_check(tmp_path, "--op", "rms_nrom")
+    assert done.returncode == 2
+    assert "--op rms_nrom: must be among" in done.stderr

@@ -29,7 +29,7 @@ def rms_norm(x: torch.Tensor, weight: torch.Tensor, eps: float = 1e-6) -> torch.
         raise ValueError(f"weight has shape {tuple(weight.shape)}: must be ({wanted},), x's last size")
     if weight.device != x.device:
         raise ValueError(f"weight is on {weight.device}: must be on x's device, {x.device}")
-    if select("rms_norm", x.dtype, x.device.type).implementation == "triton":
+    if select("rms_norm", dtype=x.dtype, device=x.device).implementation == "triton":
         from malgil_kernels.rms_norm.triton_op import rms_norm_triton
 
         return rms_norm_triton(x, weight, eps)
