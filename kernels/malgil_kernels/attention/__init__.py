@@ -3,12 +3,12 @@
 import torch
 
 from malgil_kernels.attention.reference import attention_reference
-from malgil_kernels.attention.rule import Rule, causal_rule
+from malgil_kernels.attention.rule import causal_rule
 from malgil_kernels.dispatch import select
 
 __all__ = ["attention"]
 
-MAX_HEAD_DIM = 256
+HEAD_DIMS = range(1, 257)
 MAX_ROWS = 2**29  # row numbers and their sums stay in int32
 
 
@@ -32,8 +32,8 @@ def attention(
     gradients included: no atomics.
 
     Args:
-        q: (total_q, heads, dim), any strides; float32, float16 or bfloat16; dim from 1 to 256. Other dims
-            than 16, 32, 64, 128 and 256 cost as much as the next of these.
+        q: (total_q, heads, dim), any strides; float32, float16 or bfloat16; dim from 1 to 256. Dims
+            other than 16, 32, 64, 128 and 256 cost as much as the next of these.
         k, v: (total_k, kv_heads, dim); kv_heads divides heads.
         cu_seqlens_q: (sequences + 1,) int32, where each sequence starts in q, then where the last ends. Rows
             past the last end give 0.
@@ -64,34 +64,29 @@ def attention(
         )
     scale = checked_scale(scale, softcap, q.shape[-1])
     rule = causal_rule(causal, window)
-    return attend(q, k, v, cu_seqlens_q, cu_seqlens_k, max_seqlen, rule, scale, softcap)
-
-
-def attend(
-    q: torch.Tensor,
-    k: torch.Tensor,
-    v: torch.Tensor,
-    cu_seqlens_q: torch.Tensor,
-    cu_seqlens_k: torch.Tensor,
-    longest: int,
-    rule: Rule,
-    scale: float,
-    softcap: float | None,
-) -> tuple[torch.Tensor, torch.Tensor]:
-    """Attention under any rule by whatever `dispatch.select` names, arguments unchecked."""
-    if select("attention", q.dtype, q.device.type).implementation == "triton":
+    choice = select(
+        "attention",
+        dtype=q.dtype,
+        device=q.device,
+        head_dim=q.shape[-1],
+        packed=True,
+        length=max_seqlen,
+        softcap=softcap is not None,
+        window=window is not None,
+    )
+    if choice.implementation == "triton":
         from malgil_kernels.attention.triton_op import attention_triton
 
-        return attention_triton(q, k, v, cu_seqlens_q, cu_seqlens_k, longest, rule, scale, softcap)
+        return attention_triton(q, k, v, cu_seqlens_q, cu_seqlens_k, max_seqlen, rule, scale, softcap)
     out, lse = attention_reference(q, k, v, cu_seqlens_q, cu_seqlens_k, rule, scale, softcap)
     return out, lse.detach()
 
 
 def check_tensors(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor) -> None:
     """Raises ValueError or TypeError unless q, k and v fit each other and the kernels."""
-    if q.ndim != 3 or not 1 <= q.shape[2] <= MAX_HEAD_DIM or not q.shape[1]:
+    if q.ndim != 3 or q.shape[2] not in HEAD_DIMS or not q.shape[1]:
         raise ValueError(
-            f"q has shape {tuple(q.shape)}: must be (rows, heads, dim), dim from 1 to {MAX_HEAD_DIM}"
+            f"q has shape {tuple(q.shape)}: must be (rows, heads, dim), dim from {HEAD_DIMS[0]} to {HEAD_DIMS[-1]}"
         )
     for name, x in (("k", k), ("v", v)):
         if x.ndim != 3 or x.shape[2] != q.shape[2] or not x.shape[1] or q.shape[1] % x.shape[1]:

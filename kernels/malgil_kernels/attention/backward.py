@@ -14,7 +14,7 @@ import triton
 import triton.language as tl
 
 from malgil_kernels.attention.forward import dot, load_rows, padded_dim, score_scales, spans, tanh
-from malgil_kernels.attention.ranges import Ranges
+from malgil_kernels.attention.rule import Ranges
 from malgil_kernels.attention.tiles import dkdv_tile_of, dq_tile_of
 
 

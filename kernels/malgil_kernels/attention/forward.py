@@ -12,7 +12,7 @@ import torch
 import triton
 import triton.language as tl
 
-from malgil_kernels.attention.ranges import Ranges
+from malgil_kernels.attention.rule import Ranges
 from malgil_kernels.attention.tiles import forward_tile_of
 
 LOG2E = 1.4426950408889634

@@ -8,25 +8,14 @@ short ones and the start of the next: thousands of documents of 20 tokens fill t
 the grid depends on the number of rows alone. 16 bytes per row against heads · dim · 2 bytes of a row itself.
 """
 
-from typing import NamedTuple
-
 import torch
 import triton
 import triton.language as tl
 
-from malgil_kernels.attention.rule import Rule
+from malgil_kernels.attention.rule import Ranges, Rule
 
 BLOCK = 1024
 PROGRAMS_PER_SEQUENCE = 16
-
-
-class Ranges(NamedTuple):
-    """Half-open ranges in rows of the packed tensors, int32; where hi ≤ lo nothing is visible."""
-
-    query_lo: torch.Tensor  # (total_q,) first key
-    query_hi: torch.Tensor  # (total_q,) one past the last key
-    key_lo: torch.Tensor  # (total_k,) first query row
-    key_hi: torch.Tensor  # (total_k,) one past the last query row
 
 
 @triton.jit

@@ -9,6 +9,7 @@ that exist. Causal: chunk 1, right 0. A window of W keys: left W − 1. `None` i
 """
 
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import torch
 
@@ -20,6 +21,15 @@ class Rule:
     chunk: int = 1
     left: int | None = None  # keys before the own chunk; None: all
     right: int | None = None  # keys after the own chunk; None: all
+
+
+class Ranges(NamedTuple):
+    """Half-open ranges of visible rows, in rows of the packed tensors, int32; hi ≤ lo: nothing is visible."""
+
+    query_lo: torch.Tensor  # (total_q,) first key
+    query_hi: torch.Tensor  # (total_q,) one past the last key
+    key_lo: torch.Tensor  # (total_k,) first query row
+    key_hi: torch.Tensor  # (total_k,) one past the last query row
 
 
 def causal_rule(causal: bool, window: int | None) -> Rule:

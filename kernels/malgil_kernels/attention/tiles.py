@@ -9,6 +9,8 @@ from typing import NamedTuple
 
 import torch
 
+from malgil_kernels.dispatch import capability
+
 
 class Tile(NamedTuple):
     """Rows of queries, rows of keys, warps of a program, and tiles in flight."""
@@ -57,18 +59,5 @@ def dkdv_tile_of(dim: int, dtype: torch.dtype, device: torch.device) -> Tile:
 
 def _room(device: torch.device) -> tuple[bool, bool]:
     """Whether the GPU has Hopper's tensor cores, and whether a program may take over 99 KB of shared memory."""
-    architecture = architecture_of(device)
+    architecture = capability(device)
     return 90 <= architecture < 120, architecture == 80 or 90 <= architecture < 120
-
-
-def architecture_of(device: torch.device) -> int:
-    """A GPU's compute capability, 90 for 9.0; without a GPU that of the compile check, else 90."""
-    if device.type == "cuda":
-        major, minor = torch.cuda.get_device_capability(device)
-        return major * 10 + minor
-    from triton.runtime import driver
-
-    try:
-        return int(driver.active.get_current_target().arch)
-    except RuntimeError:  # no driver: the interpreter
-        return 90

@@ -6,8 +6,8 @@ import torch
 
 from malgil_kernels.attention.backward import launch_backward
 from malgil_kernels.attention.forward import launch_forward
-from malgil_kernels.attention.ranges import Ranges, launch_ranges
-from malgil_kernels.attention.rule import Rule
+from malgil_kernels.attention.ranges import launch_ranges
+from malgil_kernels.attention.rule import Ranges, Rule
 
 
 class RangeAttention(torch.autograd.Function):
@@ -80,8 +80,8 @@ def padded_attention_triton(
     scale: float,
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """Self-attention of (batch · longest, heads, dim) where each `longest` rows end in padding: 0 there."""
-    starts = torch.arange(0, len(lengths) * longest, max(longest, 1), dtype=torch.int32, device=q.device)
-    bounds = starts[: len(lengths)], starts[: len(lengths)] + lengths.clamp(0, longest)
+    starts = torch.arange(len(lengths), dtype=torch.int32, device=q.device) * longest
+    bounds = starts, starts + lengths.clamp(0, longest)
     ranges = launch_ranges(bounds, bounds, q.shape[0], k.shape[0], longest, rule)
     return range_attention_triton(q, k, v, ranges, scale)
 

@@ -62,7 +62,7 @@ def chunk_attention(
         )
     scale = checked_scale(scale, None, q.shape[-1])
     rule = Rule(chunk=chunk_frames, left=left_chunks * chunk_frames, right=right_frames)
-    if select("chunk_attention", q.dtype, q.device.type).implementation == "triton":
+    if select("chunk_attention", dtype=q.dtype, device=q.device).implementation == "triton":
         from malgil_kernels.attention.triton_op import padded_attention_triton
 
         out, _ = padded_attention_triton(flat_q, flat_k, flat_v, lengths, q.shape[1], rule, scale)

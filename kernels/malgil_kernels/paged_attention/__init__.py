@@ -2,7 +2,7 @@
 
 import torch
 
-from malgil_kernels.attention import MAX_HEAD_DIM, checked_scale
+from malgil_kernels.attention import HEAD_DIMS, checked_scale
 from malgil_kernels.dispatch import select
 from malgil_kernels.paged_attention.reference import paged_attention_reference
 
@@ -53,7 +53,7 @@ def paged_attention(
     if window is not None and window < 1:
         raise ValueError(f"window is {window}: must be at least 1, or None for no window")
     scale = checked_scale(scale, softcap, query.shape[-1])
-    if select("paged_attention", query.dtype, query.device.type).implementation == "triton":
+    if select("paged_attention", dtype=query.dtype, device=query.device).implementation == "triton":
         from malgil_kernels.paged_attention.triton_op import paged_attention_triton as op
     else:
         op = paged_attention_reference
@@ -63,9 +63,9 @@ def paged_attention(
 
 
 def _check_cache(query: torch.Tensor, key_cache: torch.Tensor, value_cache: torch.Tensor) -> None:
-    if query.ndim != 3 or not 1 <= query.shape[2] <= MAX_HEAD_DIM or not query.shape[1]:
+    if query.ndim != 3 or query.shape[2] not in HEAD_DIMS or not query.shape[1]:
         raise ValueError(
-            f"query has shape {tuple(query.shape)}: must be (batch, heads, dim), dim from 1 to {MAX_HEAD_DIM}"
+            f"query has shape {tuple(query.shape)}: must be (batch, heads, dim), dim from {HEAD_DIMS[0]} to {HEAD_DIMS[-1]}"
         )
     heads, dim = query.shape[1:]
     for name, cache in (("key_cache", key_cache), ("value_cache", value_cache)):

@@ -13,8 +13,8 @@ import triton
 import triton.language as tl
 
 from malgil_kernels.attention.forward import dot, padded_dim, score_scales, tanh
+from malgil_kernels.dispatch import multiprocessors
 
-MULTIPROCESSORS = 132  # of an H100 or H200; the count decides how finely a context is split, not the result's shape
 PROGRAMS_PER_SM = 16
 SHORTEST_SPLIT = 256
 MOST_SPLITS = 128
@@ -165,7 +165,7 @@ def paged_attention_triton(
     width = padded_dim(dim)
     longest = block_tables.shape[1] * block_size
     longest = longest if window is None else min(longest, window)
-    splits = splits_for(longest, batch * kv_heads)
+    splits = splits_for(longest, batch * kv_heads, query.device)
     part = torch.empty(batch, heads, splits, width, dtype=torch.float32, device=query.device)
     weight = torch.empty(batch, heads, splits, dtype=torch.float32, device=query.device)
     inner_scale, outer_scale = score_scales(scale, softcap)
@@ -187,9 +187,9 @@ def paged_attention_triton(
     return out
 
 
-def splits_for(longest: int, pairs: int) -> int:
+def splits_for(longest: int, pairs: int, device: torch.device) -> int:
     """Into how many parts each context of up to `longest` keys is cut, for `pairs` of sequence and kv head."""
-    wanted = triton.cdiv(MULTIPROCESSORS * PROGRAMS_PER_SM, pairs)
+    wanted = triton.cdiv(multiprocessors(device) * PROGRAMS_PER_SM, pairs)
     return max(min(wanted, longest // SHORTEST_SPLIT, MOST_SPLITS), 1)
 
 
