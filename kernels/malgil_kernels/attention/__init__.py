@@ -8,7 +8,7 @@ from malgil_kernels.dispatch import select
 
 __all__ = ["attention"]
 
-HEAD_DIMS = range(1, 257)
+HEAD_DIMS = range(16, 257)
 MAX_ROWS = 2**29  # row numbers and their sums stay in int32
 
 
@@ -32,7 +32,7 @@ def attention(
     gradients included: no atomics.
 
     Args:
-        q: (total_q, heads, dim), any strides; float32, float16 or bfloat16; dim from 1 to 256. Dims
+        q: (total_q, heads, dim), any strides; float32, float16 or bfloat16; dim from 16 to 256. Dims
             other than 16, 32, 64, 128 and 256 cost as much as the next of these.
         k, v: (total_k, kv_heads, dim); kv_heads divides heads.
         cu_seqlens_q: (sequences + 1,) int32, where each sequence starts in q, then where the last ends. Rows
@@ -55,6 +55,7 @@ def attention(
     """
     cu_seqlens_k = cu_seqlens_q if cu_seqlens_k is None else cu_seqlens_k
     check_tensors(q, k, v)
+    check_dim("q", q)
     for name, starts in (("cu_seqlens_q", cu_seqlens_q), ("cu_seqlens_k", cu_seqlens_k)):
         check_starts(name, starts, q.device)
     if cu_seqlens_q.shape != cu_seqlens_k.shape:
@@ -83,11 +84,9 @@ def attention(
 
 
 def check_tensors(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor) -> None:
-    """Raises ValueError or TypeError unless q, k and v fit each other and the kernels."""
-    if q.ndim != 3 or q.shape[2] not in HEAD_DIMS or not q.shape[1]:
-        raise ValueError(
-            f"q has shape {tuple(q.shape)}: must be (rows, heads, dim), dim from {HEAD_DIMS[0]} to {HEAD_DIMS[-1]}"
-        )
+    """Raises ValueError or TypeError unless q, k and v fit each other."""
+    if q.ndim != 3 or not q.shape[1] or not q.shape[2]:
+        raise ValueError(f"q has shape {tuple(q.shape)}: must be (rows, heads, dim)")
     for name, x in (("k", k), ("v", v)):
         if x.ndim != 3 or x.shape[2] != q.shape[2] or not x.shape[1] or q.shape[1] % x.shape[1]:
             raise ValueError(
@@ -102,7 +101,18 @@ def check_tensors(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor) -> None:
         raise ValueError(f"v has shape {tuple(v.shape)}: must be k's, {tuple(k.shape)}")
     for name, x in (("q", q), ("k", k)):
         if x.shape[0] > MAX_ROWS:
-            raise ValueError(f"{name} has {x.shape[0]} rows: must be at most {MAX_ROWS}. Next: split the batch")
+            raise ValueError(
+                f"{name} has {x.shape[0]} rows: must be at most {MAX_ROWS}. Next: split the batch"
+            )
+
+
+def check_dim(name: str, x: torch.Tensor) -> None:
+    """Raises ValueError unless the kernels have x's head dim."""
+    if x.shape[-1] not in HEAD_DIMS:
+        raise ValueError(
+            f"{name} has shape {tuple(x.shape)}: head dim must be {HEAD_DIMS[0]} to {HEAD_DIMS[-1]}. "
+            "Next: torch's scaled_dot_product_attention"
+        )
 
 
 def check_starts(name: str, starts: torch.Tensor, device: torch.device) -> None:

@@ -15,7 +15,7 @@ import triton.language as tl
 
 from malgil_kernels.attention.forward import dot, load_rows, padded_dim, score_scales, spans, tanh
 from malgil_kernels.attention.rule import Ranges
-from malgil_kernels.attention.tiles import dkdv_tile_of, dq_tile_of
+from malgil_kernels.attention.tiles import tile_of
 
 
 @triton.jit
@@ -109,7 +109,9 @@ def attention_dq_kernel(
     dout = load_rows(
         dout_ptr + head * dout_head_stride, start_m, dout_stride, total_q, HEAD_DIM, DIM, BLOCK_M, False
     )
-    out = load_rows(out_ptr + head * out_head_stride, start_m, out_stride, total_q, HEAD_DIM, DIM, BLOCK_M, False)
+    out = load_rows(
+        out_ptr + head * out_head_stride, start_m, out_stride, total_q, HEAD_DIM, DIM, BLOCK_M, False
+    )
     delta = tl.sum(out.to(tl.float32) * dout.to(tl.float32), axis=1)
     tl.store(delta_ptr + head * total_q + row, delta, mask=row < total_q)
     lse = tl.load(lse_ptr + head * total_q + row, mask=row < total_q, other=0.0) * 1.4426950408889634
@@ -284,7 +286,7 @@ def launch_backward(
     }
     scales = (scale, *score_scales(scale, softcap))
     if q.numel():
-        tile = dq_tile_of(dim, q.dtype, q.device)
+        tile = tile_of("dq", dim, q.dtype, q.device)
         attention_dq_kernel[(triton.cdiv(rows, tile.block_m), heads)](
             q, k, v, out, dout, dq, lse, delta, ranges.query_lo, ranges.query_hi,
             q.stride(0), q.stride(1), k.stride(0), k.stride(1), v.stride(0), v.stride(1),
@@ -293,7 +295,7 @@ def launch_backward(
             BLOCK_M=tile.block_m, BLOCK_N=tile.block_n, STAGES=tile.stages, num_warps=tile.warps,
         )  # fmt: skip
     if k.numel():
-        tile = dkdv_tile_of(dim, q.dtype, q.device)
+        tile = tile_of("dkdv", dim, q.dtype, q.device)
         attention_dkdv_kernel[(triton.cdiv(keys, tile.block_n), kv_heads)](
             q, k, v, dout, dk, dv, lse, delta, ranges.key_lo, ranges.key_hi,
             q.stride(0), q.stride(1), k.stride(0), k.stride(1), v.stride(0), v.stride(1),

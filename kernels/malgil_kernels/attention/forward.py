@@ -13,7 +13,7 @@ import triton
 import triton.language as tl
 
 from malgil_kernels.attention.rule import Ranges
-from malgil_kernels.attention.tiles import forward_tile_of
+from malgil_kernels.attention.tiles import tile_of
 
 LOG2E = 1.4426950408889634
 FAR = tl.constexpr(2**30)  # beyond every row
@@ -63,7 +63,14 @@ def spans(lo, hi, empty, BLOCK: tl.constexpr):
 
 @triton.jit
 def load_rows(
-    base_ptr, first, stride, last, HEAD_DIM: tl.constexpr, DIM: tl.constexpr, ROWS: tl.constexpr, WHOLE: tl.constexpr
+    base_ptr,
+    first,
+    stride,
+    last,
+    HEAD_DIM: tl.constexpr,
+    DIM: tl.constexpr,
+    ROWS: tl.constexpr,
+    WHOLE: tl.constexpr,
 ):
     """(ROWS, DIM) from row `first` on; 0 from row `last` on unless WHOLE, and in dims from HEAD_DIM on."""
     rows = tl.arange(0, ROWS)
@@ -195,7 +202,7 @@ def launch_forward(
     lse = torch.empty(heads, rows, dtype=torch.float32, device=q.device)
     if not q.numel():
         return out, lse
-    tile = forward_tile_of(dim, q.dtype, q.device)
+    tile = tile_of("forward", dim, q.dtype, q.device)
     inner_scale, outer_scale = score_scales(scale, softcap)
     attention_forward_kernel[(triton.cdiv(rows, tile.block_m), heads)](
         q, k, v, out, lse, ranges.query_lo, ranges.query_hi,

@@ -1,8 +1,9 @@
-"""Tile sizes of the attention kernels by head dim, dtype and GPU: data, checked by the compile check for spills.
+"""Tile sizes of the attention kernels by head dim, dtype and GPU: data, held by the compile check.
 
 A warp group of Hopper multiplies 64 rows at a time, so eight warps take 128. Accumulators stay in registers:
-rows · dim · 4 bytes over the threads, at most 128 of a thread's 255. `stages` is how many tiles of keys are
-under way; what a GPU's shared memory holds decides it (H100 227 KB, A100 163 KB, sm_89 and sm_120 99 KB).
+rows · dim · 4 bytes over the threads, at most 128 of a thread's 255 registers. `stages` is how many tiles are
+under way; with them a program fits into 227 KB of shared memory on Hopper and into 99 KB elsewhere (sm_89 has
+no more). float32 has no tensor cores at its precision: small tiles, whose operands registers hold.
 """
 
 from typing import NamedTuple
@@ -21,43 +22,28 @@ class Tile(NamedTuple):
     stages: int
 
 
-def forward_tile_of(dim: int, dtype: torch.dtype, device: torch.device) -> Tile:
-    """For the forward kernel."""
+# head dims to 64, to 128, to 256
+HOPPER = {
+    "forward": (Tile(128, 128, 8, 3), Tile(128, 128, 8, 2), Tile(128, 32, 8, 3)),
+    "dq": (Tile(128, 128, 8, 2), Tile(128, 64, 8, 2), Tile(128, 32, 8, 2)),
+    "dkdv": (Tile(64, 128, 8, 2), Tile(32, 128, 8, 2), Tile(32, 64, 8, 2)),
+}
+OTHERS = {
+    "forward": (Tile(128, 64, 8, 3), Tile(128, 64, 8, 2), Tile(64, 32, 8, 2)),
+    "dq": (Tile(128, 64, 8, 2), Tile(64, 64, 8, 2), Tile(64, 32, 8, 1)),
+    "dkdv": (Tile(64, 128, 8, 2), Tile(32, 64, 8, 2), Tile(16, 64, 8, 2)),
+}
+FLOAT32 = {
+    "forward": (Tile(32, 32, 8, 1), Tile(32, 16, 8, 1), Tile(32, 16, 8, 1)),
+    "dq": (Tile(16, 16, 8, 1), Tile(16, 16, 8, 1), Tile(16, 16, 8, 1)),
+    "dkdv": (Tile(16, 32, 8, 1), Tile(16, 32, 8, 1), Tile(16, 32, 8, 1)),
+}
+
+
+def tile_of(kernel: str, dim: int, dtype: torch.dtype, device: torch.device) -> Tile:
+    """The tile of "forward", "dq" (owns query rows) or "dkdv" (owns keys) for a head dim up to 256."""
     if dtype == torch.float32:
-        return Tile(64, 32, 8, 1) if dim <= 64 else Tile(32, 32, 8, 1)
-    hopper, roomy = _room(device)
-    if dim <= 64:
-        return Tile(128, 128, 8, 3) if hopper else Tile(128, 64, 4, 3)
-    if dim <= 128:
-        return Tile(128, 128, 8, 2) if hopper else Tile(128, 64, 8, 2)
-    return Tile(128, 64, 8, 2) if roomy else Tile(64, 32, 4, 2)
-
-
-def dq_tile_of(dim: int, dtype: torch.dtype, device: torch.device) -> Tile:
-    """For the backward kernel that owns query rows."""
-    if dtype == torch.float32:
-        return Tile(32, 32, 8, 1)
-    hopper, roomy = _room(device)
-    if dim <= 64:
-        return Tile(128, 128, 8, 2) if hopper else Tile(128, 64, 8, 2)
-    if dim <= 128:
-        return Tile(128, 64, 8, 2) if roomy else Tile(64, 64, 4, 2)
-    return Tile(64, 64, 8, 1) if roomy else Tile(64, 32, 8, 1)
-
-
-def dkdv_tile_of(dim: int, dtype: torch.dtype, device: torch.device) -> Tile:
-    """For the backward kernel that owns keys."""
-    if dtype == torch.float32:
-        return Tile(32, 32, 8, 1)
-    hopper, roomy = _room(device)
-    if dim <= 64:
-        return Tile(64, 128, 8, 2)
-    if dim <= 128:
-        return Tile(64, 128, 8, 2) if roomy else Tile(32, 64, 4, 2)
-    return Tile(64, 64, 8, 1) if roomy else Tile(32, 64, 8, 1)
-
-
-def _room(device: torch.device) -> tuple[bool, bool]:
-    """Whether the GPU has Hopper's tensor cores, and whether a program may take over 99 KB of shared memory."""
-    architecture = capability(device)
-    return 90 <= architecture < 120, architecture == 80 or 90 <= architecture < 120
+        table = FLOAT32
+    else:
+        table = HOPPER if 90 <= capability(device) < 120 else OTHERS
+    return table[kernel][0 if dim <= 64 else 1 if dim <= 128 else 2]

@@ -2,7 +2,7 @@
 
 import torch
 
-from malgil_kernels.attention import check_tensors, checked_scale
+from malgil_kernels.attention import check_dim, check_tensors, checked_scale
 from malgil_kernels.attention.rule import Rule
 from malgil_kernels.chunk_attention.reference import chunk_attention_reference
 from malgil_kernels.dispatch import select
@@ -28,7 +28,7 @@ def chunk_attention(
     gradients included. The kernels are those of `attention`, and so is the work: only chunks in reach are read.
 
     Args:
-        q: (batch, frames, heads, dim), dim from 1 to 256; float32, float16 or bfloat16.
+        q: (batch, frames, heads, dim), dim from 16 to 256; float32, float16 or bfloat16.
         k, v: (batch, frames, kv_heads, dim); kv_heads divides heads.
         lengths: (batch,) int32: real frames of each utterance; the others are padding at its end.
         chunk_frames: frames of a chunk, at least 1.
@@ -51,9 +51,12 @@ def chunk_attention(
             raise ValueError(f"{name} is {number}: must be at least {least}")
     for name, x in (("q", q), ("k", k), ("v", v)):
         if x.ndim != 4 or x.shape[:2] != q.shape[:2]:
-            raise ValueError(f"{name} has shape {tuple(x.shape)}: must be (batch, frames, heads, dim), q's first two")
+            raise ValueError(
+                f"{name} has shape {tuple(x.shape)}: must be (batch, frames, heads, dim), q's first two"
+            )
     flat_q, flat_k, flat_v = (x.flatten(0, 1) for x in (q, k, v))
     check_tensors(flat_q, flat_k, flat_v)
+    check_dim("q", q)
     if lengths.dtype != torch.int32:
         raise TypeError(f"lengths is {lengths.dtype}: must be torch.int32. Next: lengths.to(torch.int32)")
     if lengths.shape != q.shape[:1] or lengths.device != q.device:

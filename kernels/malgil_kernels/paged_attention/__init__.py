@@ -2,7 +2,7 @@
 
 import torch
 
-from malgil_kernels.attention import HEAD_DIMS, checked_scale
+from malgil_kernels.attention import check_dim, checked_scale
 from malgil_kernels.dispatch import select
 from malgil_kernels.paged_attention.reference import paged_attention_reference
 
@@ -27,7 +27,7 @@ def paged_attention(
     is no backward; a query or cache that requires a gradient is refused while gradients are on.
 
     Args:
-        query: (batch, heads, dim), dim from 1 to 256, inner stride 1.
+        query: (batch, heads, dim), dim from 16 to 256, inner stride 1.
         key_cache, value_cache: (blocks, block_size, kv_heads, dim), inner stride 1; kv_heads divides heads.
         block_tables: (batch, width) int32, inner stride 1: the block that holds keys i·block_size on.
         context_lengths: (batch,) int32, contiguous: keys of each sequence, the query's own among them.
@@ -63,10 +63,9 @@ def paged_attention(
 
 
 def _check_cache(query: torch.Tensor, key_cache: torch.Tensor, value_cache: torch.Tensor) -> None:
-    if query.ndim != 3 or query.shape[2] not in HEAD_DIMS or not query.shape[1]:
-        raise ValueError(
-            f"query has shape {tuple(query.shape)}: must be (batch, heads, dim), dim from {HEAD_DIMS[0]} to {HEAD_DIMS[-1]}"
-        )
+    if query.ndim != 3 or not query.shape[1]:
+        raise ValueError(f"query has shape {tuple(query.shape)}: must be (batch, heads, dim)")
+    check_dim("query", query)
     heads, dim = query.shape[1:]
     for name, cache in (("key_cache", key_cache), ("value_cache", value_cache)):
         if cache.ndim != 4 or cache.shape[3] != dim or not cache.shape[2] or heads % cache.shape[2]:
@@ -86,7 +85,9 @@ def _check_cache(query: torch.Tensor, key_cache: torch.Tensor, value_cache: torc
         if x.shape[-1] > 1 and x.stride(-1) != 1:
             raise ValueError(f"{name} has inner stride {x.stride(-1)}: must be 1. Next: {name}.contiguous()")
         if x.requires_grad and torch.is_grad_enabled():
-            raise ValueError(f"{name} requires a gradient: decoding has none. Next: torch.no_grad(), or attention")
+            raise ValueError(
+                f"{name} requires a gradient: decoding has none. Next: torch.no_grad(), or attention"
+            )
 
 
 def _check_numbers(name: str, numbers: torch.Tensor, query: torch.Tensor, ndim: int) -> None:
