@@ -5,9 +5,9 @@
 
 Packed rows (position ids that restart, or `cu_seq_lens_q` and its like, as transformers' flash path takes
 them), batches padded on one side, decoding with a cache, grouped heads, sliding windows and softcaps, in
-training and inference. Examples packed with restarting position ids stay apart also under an attention mask of
-ones and with `use_cache`, where transformers' own masks let them leak. A row of padding gives 0. Registered on
-import, through `AttentionInterface` and `AttentionMaskInterface`; nothing of transformers is changed.
+training and inference. Examples packed with restarting position ids stay apart also under an attention mask
+of ones and with `use_cache`, where transformers' own masks let them leak. A row of padding gives 0.
+Registered on import, through `AttentionInterface` and `AttentionMaskInterface`; nothing of transformers is changed.
 """
 
 from collections.abc import Callable, Iterator
@@ -71,8 +71,8 @@ def malgil_mask(
     for part, held in _parts(mask_function):
         if part.__module__ != "transformers.masking_utils" or part.__qualname__.split(".")[0] not in MASKS:
             raise ValueError(
-                f"mask {part.__module__}.{part.__qualname__}: attention {NAME!r} knows causal, windowed, packed and "
-                'padded masks. Next: set_attn_implementation("sdpa") or ("eager")'
+                f"mask {part.__module__}.{part.__qualname__}: attention {NAME!r} knows causal, windowed, "
+                'packed and padded masks. Next: set_attn_implementation("sdpa") or ("eager")'
             )
         packs = held.get("packed_sequence_mask", packs)
     if attention_mask is None and packs is None and q_length == kv_length:
@@ -186,8 +186,8 @@ def malgil_attention(
 def _refuse(attention_mask: torch.Tensor | None, dropout: float, others: dict[str, Any]) -> None:
     if attention_mask is not None and (attention_mask.ndim != 4 or attention_mask.shape[-1] != 3):
         raise ValueError(
-            f"attention_mask has shape {tuple(attention_mask.shape)}: attention {NAME!r} takes (batch, keys) masks of "
-            'padding. Next: pass one, or set_attn_implementation("sdpa")'
+            f"attention_mask has shape {tuple(attention_mask.shape)}: attention {NAME!r} takes (batch, keys) "
+            'masks of padding. Next: pass one, or set_attn_implementation("sdpa")'
         )
     if dropout:
         raise ValueError(
@@ -252,8 +252,8 @@ def _packed(
     starts = starts.to(torch.int32)
     key_starts = starts if key_starts is None else key_starts.to(torch.int32)
     out, _ = attention(
-        q, k, v, starts, key_starts, max_seqlen=max(len(q), len(k)), causal=causal, window=window, softcap=softcap,
-        scale=scale,
+        q, k, v, starts, key_starts, max_seqlen=max(len(q), len(k)), causal=causal, window=window,
+        softcap=softcap, scale=scale,
     )  # fmt: skip
     return out
 
@@ -275,8 +275,8 @@ def _decode(
     with torch.no_grad():
         key, value = (x if x.stride(-1) == 1 else x.contiguous() for x in (key, value))
         out = paged_attention(
-            query[:, 0].contiguous(), key, value, table, length, first_keys=first, window=window, softcap=softcap,
-            scale=scale,
+            query[:, 0].contiguous(), key, value, table, length, first_keys=first, window=window,
+            softcap=softcap, scale=scale,
         )  # fmt: skip
     return out[:, None]
 
@@ -302,8 +302,8 @@ def _sdpa(
         mask = mask | lonely
     with sdpa_kernel([backend, SDPBackend.EFFICIENT_ATTENTION, SDPBackend.MATH], set_priority=True):
         out = scaled_dot_product_attention(
-            query, key, value, attn_mask=mask, is_causal=plain and rule.right == 0 and queries > 1, scale=scale,
-            enable_gqa=heads != key.shape[1],
+            query, key, value, attn_mask=mask, is_causal=plain and rule.right == 0 and queries > 1,
+            scale=scale, enable_gqa=heads != key.shape[1],
         )  # fmt: skip
     out = out if lonely is None else out.masked_fill(lonely, 0.0)
     return out.transpose(1, 2)

@@ -189,7 +189,7 @@ def test_what_it_cannot_do_is_refused_by_name():
     layer = torch.nn.Module()
     with pytest.raises(ValueError, match="attention_mask has shape"):
         malgil_attention(layer, x, x, x, torch.zeros(1, 1, 3, 5))
-    with pytest.raises(ValueError, match="dropout is 0.1"):
+    with pytest.raises(ValueError, match=r"dropout is 0\.1"):
         malgil_attention(layer, x, x, x, None, dropout=0.1)
     with pytest.raises(ValueError, match="s_aux is given"):
         malgil_attention(layer, x, x, x, None, s_aux=torch.zeros(2))

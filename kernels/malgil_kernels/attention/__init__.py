@@ -27,8 +27,8 @@ def attention(
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """softmax(cap(q kᵀ · scale)) v within each sequence, by whatever `dispatch.select` names.
 
-    The last query of a sequence stands at its last key, so fewer queries than keys (a prefix in a cache) work;
-    for one query per sequence `paged_attention` is the faster one. The same input gives the same bits,
+    The last query of a sequence stands at its last key, so fewer queries than keys (a prefix in a cache)
+    work; for one query per sequence `paged_attention` is the faster one. The same input gives the same bits,
     gradients included: no atomics.
 
     Args:
@@ -90,8 +90,8 @@ def check_tensors(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor) -> None:
     for name, x in (("k", k), ("v", v)):
         if x.ndim != 3 or x.shape[2] != q.shape[2] or not x.shape[1] or q.shape[1] % x.shape[1]:
             raise ValueError(
-                f"{name} has shape {tuple(x.shape)}: must be (rows, kv_heads, {q.shape[2]}), kv_heads a divisor "
-                f"of q's {q.shape[1]} heads"
+                f"{name} has shape {tuple(x.shape)}: must be (rows, kv_heads, {q.shape[2]}), "
+                f"kv_heads a divisor of q's {q.shape[1]} heads"
             )
         if x.dtype != q.dtype:
             raise TypeError(f"{name} is {x.dtype}: must be q's dtype, {q.dtype}")
@@ -121,7 +121,8 @@ def check_starts(name: str, starts: torch.Tensor, device: torch.device) -> None:
         raise TypeError(f"{name} is {starts.dtype}: must be torch.int32. Next: {name}.to(torch.int32)")
     if starts.ndim != 1 or not starts.shape[0] or not starts.is_contiguous():
         raise ValueError(
-            f"{name} has shape {tuple(starts.shape)}, strides {starts.stride()}: must be (sequences + 1,), contiguous"
+            f"{name} has shape {tuple(starts.shape)}, strides {starts.stride()}: "
+            "must be (sequences + 1,), contiguous"
         )
     if starts.device != device:
         raise ValueError(f"{name} is on {starts.device}: must be on q's device, {device}")

@@ -1,10 +1,10 @@
-"""Attention over visible ranges, backward: one kernel owns query rows (dq), one owns keys (dk, dv). No atomics.
+"""Attention over visible ranges, backward: one kernel owns query rows (dq), one keys (dk, dv). No atomics.
 
     p = exp(s − lse);  δ = Σ_dim dout·out;  ds = p·(dout·vᵀ − δ)·(1 − tanh²);
     dq = scale·ds·k;  dk = scale·dsᵀ·q;  dv = pᵀ·dout
 
-Both kernels recompute the scores: seven products where atomics would do with five, and in return every sum has
-one order, so the same input gives the same bits. The first kernel also leaves δ for the second. A key's
+Both kernels recompute the scores: seven products where atomics would do with five, and in return every sum
+has one order, so the same input gives the same bits. The first kernel also leaves δ for the second. A key's
 program walks the query rows that see it for every query head of its group, so grouped heads are summed in
 registers.
 """
@@ -126,8 +126,8 @@ def attention_dq_kernel(
         )  # fmt: skip
     for number in tl.range(before, before + whole, num_stages=STAGES):
         acc = dq_block(
-            acc, q, dout, lse, delta, k_ptr, v_ptr, k_stride, v_stride, first + number * BLOCK_N, last, lo, hi,
-            inner_scale, outer_scale, SOFTCAP, HEAD_DIM, DIM, BLOCK_N, True,
+            acc, q, dout, lse, delta, k_ptr, v_ptr, k_stride, v_stride, first + number * BLOCK_N, last,
+            lo, hi, inner_scale, outer_scale, SOFTCAP, HEAD_DIM, DIM, BLOCK_N, True,
         )  # fmt: skip
     dims = tl.arange(0, DIM)
     dq_tile_ptr = dq_ptr + head * dq_head_stride + row.to(tl.int64)[:, None] * dq_stride + dims[None, :]
@@ -159,7 +159,7 @@ def dkdv_block(
     BLOCK_M: tl.constexpr,
     WHOLE: tl.constexpr,
 ):
-    """Adds what the query rows [start, start + BLOCK_M) of one head give to dk and dv; scores are (keys, rows)."""
+    """Adds what rows [start, start + BLOCK_M) of a query head give to dk, dv; scores are (keys, rows)."""
     row = start + tl.arange(0, BLOCK_M)
     q = load_rows(q_ptr, start, q_stride, last, HEAD_DIM, DIM, BLOCK_M, WHOLE)
     scores = dot(k, tl.trans(q), None) * inner_scale

@@ -12,12 +12,13 @@ from malgil_kernels.attention.rule import Ranges, Rule
 def plain_bounds(batch: int, queries: int, keys: int, device: torch.device) -> torch.Tensor:
     """Bounds of rows without padding, the last query at the last key."""
     position = torch.arange(keys - queries, keys, dtype=torch.int32, device=device)
-    bounds = torch.stack([torch.zeros_like(position), torch.full_like(position, keys), position], dim=-1)
+    first, last = torch.zeros_like(position), torch.full_like(position, keys)
+    bounds = torch.stack([first, last, position], dim=-1)
     return bounds.expand(batch, 1, -1, -1)
 
 
 def within_segments(bounds: torch.Tensor, new: torch.Tensor) -> torch.Tensor:
-    """Bounds cut to segments, for as many queries as keys; `new` (batch, queries) is True where one starts."""
+    """Bounds cut to segments, of as many queries as keys; `new` (batch, queries): True where one starts."""
     queries = new.shape[1]
     place = torch.arange(queries, dtype=torch.int32, device=new.device)
     first = torch.where(new, place, 0).cummax(dim=1).values

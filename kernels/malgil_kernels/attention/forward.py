@@ -181,8 +181,8 @@ def attention_forward_kernel(
         )  # fmt: skip
     for number in tl.range(before, before + whole, num_stages=STAGES):
         acc, total, highest = attend_block(
-            acc, total, highest, q, k_ptr, v_ptr, k_stride, v_stride, first + number * BLOCK_N, last, lo, hi,
-            inner_scale, outer_scale, SOFTCAP, HEAD_DIM, DIM, BLOCK_N, True,
+            acc, total, highest, q, k_ptr, v_ptr, k_stride, v_stride, first + number * BLOCK_N, last,
+            lo, hi, inner_scale, outer_scale, SOFTCAP, HEAD_DIM, DIM, BLOCK_N, True,
         )  # fmt: skip
 
     out = tl.where(empty[:, None], 0.0, acc / tl.where(empty, 1.0, total)[:, None])
@@ -196,7 +196,7 @@ def attention_forward_kernel(
 def launch_forward(
     q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, ranges: Ranges, scale: float, softcap: float | None
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """q (total_q, heads, dim), k and v (total_k, kv_heads, dim) → out like q, lse (heads, total_q) float32."""
+    """q (total_q, heads, dim), k, v (total_k, kv_heads, dim) → out like q, lse (heads, total_q) float32."""
     rows, heads, dim = q.shape
     out = torch.empty(q.shape, dtype=q.dtype, device=q.device)
     lse = torch.empty(heads, rows, dtype=torch.float32, device=q.device)
@@ -206,8 +206,8 @@ def launch_forward(
     inner_scale, outer_scale = score_scales(scale, softcap)
     attention_forward_kernel[(triton.cdiv(rows, tile.block_m), heads)](
         q, k, v, out, lse, ranges.query_lo, ranges.query_hi,
-        q.stride(0), q.stride(1), k.stride(0), k.stride(1), v.stride(0), v.stride(1), out.stride(0), out.stride(1),
-        rows, inner_scale, outer_scale,
+        q.stride(0), q.stride(1), k.stride(0), k.stride(1), v.stride(0), v.stride(1),
+        out.stride(0), out.stride(1), rows, inner_scale, outer_scale,
         GROUP=heads // k.shape[1], SOFTCAP=softcap is not None, HEAD_DIM=dim, DIM=padded_dim(dim),
         BLOCK_M=tile.block_m, BLOCK_N=tile.block_n, STAGES=tile.stages, num_warps=tile.warps,
     )  # fmt: skip
@@ -215,10 +215,10 @@ def launch_forward(
 
 
 def score_scales(scale: float, softcap: float | None) -> tuple[float, float]:
-    """Factors before and after tanh that give scores in units of log 2; without a cap the first alone does."""
+    """Factors before and after tanh that give scores in units of log 2; without a cap the first does."""
     return (scale * LOG2E, 1.0) if softcap is None else (scale / softcap, softcap * LOG2E)
 
 
 def padded_dim(dim: int) -> int:
     """The power of two that a tile is wide."""
-    return max(triton.next_power_of_2(dim), 16)
+    return max(int(triton.next_power_of_2(dim)), 16)

@@ -1,4 +1,4 @@
-"""Visible ranges of packed sequences: for each query row its first and last key, and the inverse for each key.
+"""Visible ranges of packed sequences: each query row's first and last key, and the inverse for each key.
 
     query i of a sequence sees the keys [lo_i, hi_i);  key j is seen by the queries [lo'_j, hi'_j)
 
@@ -87,7 +87,7 @@ def launch_ranges(
     """The ranges of sequences that do not overlap; rows outside every sequence see nothing and are not seen.
 
     Args:
-        q_bounds, k_bounds: where each sequence starts and ends in q's rows and in k's, (sequences,) int32 each.
+        q_bounds, k_bounds: where each sequence starts and ends in q's rows and k's, (sequences,) int32.
         longest: about how many rows the longest sequence has; it sizes the grid, the result is the same.
     """
     # one zeroed buffer: rows of no sequence keep [0, 0)

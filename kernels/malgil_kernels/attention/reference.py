@@ -1,4 +1,4 @@
-"""Attention in readable PyTorch: the truth for varlen, paged and chunked attention, and what runs on a CPU."""
+"""Attention in readable PyTorch: the truth for packed, paged and chunked attention, and the CPU path."""
 
 import torch
 
@@ -13,7 +13,7 @@ def masked_attention(
     scale: float,
     softcap: float | None = None,
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """softmax(cap(q kᵀ · scale)) v over the keys that `mask` allows, for one sequence; at least float32 inside.
+    """softmax(cap(q kᵀ · scale)) v over the keys that `mask` allows, one sequence; at least float32 inside.
 
     Args:
         q: (queries, heads, dim).

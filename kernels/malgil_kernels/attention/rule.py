@@ -1,11 +1,11 @@
-"""Which keys a query sees, as one rule: causal, windowed, bidirectional and chunked attention are cases of it.
+"""Which keys a query sees, as one rule: causal, windowed, bidirectional and chunked attention are cases.
 
 Position p of a query and its keys are counted from the end of a sequence: the last query stands at the last
 key. With c = p // chunk, query p sees the keys
 
     [c·chunk − left, (c + 1)·chunk + right)
 
-that exist. Causal: chunk 1, right 0. A window of W keys: left W − 1. `None` is "without bound". No kernels here.
+that exist. Causal: chunk 1, right 0. A window of W keys: left W − 1. `None` is "without bound". No kernels.
 """
 
 from dataclasses import dataclass

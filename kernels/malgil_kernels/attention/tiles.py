@@ -42,8 +42,7 @@ FLOAT32 = {
 
 def tile_of(kernel: str, dim: int, dtype: torch.dtype, device: torch.device) -> Tile:
     """The tile of "forward", "dq" (owns query rows) or "dkdv" (owns keys) for a head dim up to 256."""
+    table = HOPPER if 90 <= capability(device) < 120 else OTHERS
     if dtype == torch.float32:
         table = FLOAT32
-    else:
-        table = HOPPER if 90 <= capability(device) < 120 else OTHERS
     return table[kernel][0 if dim <= 64 else 1 if dim <= 128 else 2]

@@ -1,4 +1,4 @@
-"""Attention over visible ranges as an autograd function; the kernels are in `forward.py` and `backward.py`."""
+"""Attention over visible ranges as an autograd function; the kernels are in `forward.py`, `backward.py`."""
 
 from typing import Any
 

@@ -1,4 +1,4 @@
-"""Bidirectional attention in chunks: what the streaming recogniser's encoder computes over whole utterances."""
+"""Bidirectional attention in chunks: what the streaming recogniser's encoder does on whole utterances."""
 
 import torch
 
@@ -25,7 +25,7 @@ def chunk_attention(
 
     The mask of the streaming encoder, which has no look-ahead in attention: with `right_frames` 0 real frames
     get what it computes. Padding gives 0, and its gradients are 0. The same input gives the same bits,
-    gradients included. The kernels are those of `attention`, and so is the work: only chunks in reach are read.
+    gradients included. The kernels are those of `attention`: only chunks in reach are read.
 
     Args:
         q: (batch, frames, heads, dim), dim from 16 to 256; float32, float16 or bfloat16.
@@ -61,7 +61,8 @@ def chunk_attention(
         raise TypeError(f"lengths is {lengths.dtype}: must be torch.int32. Next: lengths.to(torch.int32)")
     if lengths.shape != q.shape[:1] or lengths.device != q.device:
         raise ValueError(
-            f"lengths has shape {tuple(lengths.shape)} on {lengths.device}: must be ({q.shape[0]},) on {q.device}"
+            f"lengths has shape {tuple(lengths.shape)} on {lengths.device}: "
+            f"must be ({q.shape[0]},) on {q.device}"
         )
     scale = checked_scale(scale, None, q.shape[-1])
     rule = Rule(chunk=chunk_frames, left=left_chunks * chunk_frames, right=right_frames)

@@ -70,8 +70,8 @@ def _check_cache(query: torch.Tensor, key_cache: torch.Tensor, value_cache: torc
     for name, cache in (("key_cache", key_cache), ("value_cache", value_cache)):
         if cache.ndim != 4 or cache.shape[3] != dim or not cache.shape[2] or heads % cache.shape[2]:
             raise ValueError(
-                f"{name} has shape {tuple(cache.shape)}: must be (blocks, block_size, kv_heads, {dim}), kv_heads a "
-                f"divisor of {heads}"
+                f"{name} has shape {tuple(cache.shape)}: must be (blocks, block_size, kv_heads, {dim}), "
+                f"kv_heads a divisor of {heads}"
             )
         if cache.dtype != query.dtype:
             raise TypeError(f"{name} is {cache.dtype}: must be query's dtype, {query.dtype}")
@@ -97,8 +97,8 @@ def _check_numbers(name: str, numbers: torch.Tensor, query: torch.Tensor, ndim: 
     if numbers.ndim != ndim or numbers.shape[0] != query.shape[0] or not dense:
         wanted = "(batch,)" if ndim == 1 else "(batch, width)"
         raise ValueError(
-            f"{name} has shape {tuple(numbers.shape)}, strides {numbers.stride()}: must be {wanted} for a batch of "
-            f"{query.shape[0]}, inner stride 1"
+            f"{name} has shape {tuple(numbers.shape)}, strides {numbers.stride()}: must be {wanted} for "
+            f"a batch of {query.shape[0]}, inner stride 1"
         )
     if numbers.device != query.device:
         raise ValueError(f"{name} is on {numbers.device}: must be on query's device, {query.device}")

@@ -1,11 +1,11 @@
 """Decoding over a paged cache: split over the context, then one reduction in a fixed order.
 
-    each split: m, Σ = Σ 2^(s − m), o = Σ 2^(s − m) v / Σ;   out = Σ_split w·o / Σ_split w,  w = 2^(m + log₂ Σ)
+    a split: m, t = Σ 2^(s − m), o = Σ 2^(s − m) v / t;   out = Σ_split w·o / Σ_split w,  w = 2^(m + log₂ t)
 
 A program takes one sequence, one kv head with all its query heads, and one split: each key and value is read
 once, 4·dim bytes (bf16) per key and kv head for 4·dim·group FLOPs, far below what a GPU computes per byte. So
 the programs only have to be many and long enough to keep memory busy: `PROGRAMS_PER_SM` of them per
-multiprocessor, each at least `SHORTEST_SPLIT` keys. A split writes group·dim floats, under 1% of what it reads.
+multiprocessor, each at least `SHORTEST_SPLIT` keys. A split writes group·dim floats: under 1%.
 """
 
 import torch
@@ -178,21 +178,21 @@ def paged_attention_triton(
     paged_split_kernel[(batch, kv_heads, splits)](
         query, key_cache, value_cache, block_tables, context_lengths, first_keys, part, weight,
         query.stride(0), query.stride(1), *key_cache.stride()[:3], *value_cache.stride()[:3],
-        block_tables.stride(0), block_tables.shape[1], block_size, window or 0, inner_scale, outer_scale, splits,
-        GROUP=group, ROWS=max(triton.next_power_of_2(group), 16), FIRST=first_keys is not None,
+        block_tables.stride(0), block_tables.shape[1], block_size, window or 0, inner_scale, outer_scale,
+        splits, GROUP=group, ROWS=max(triton.next_power_of_2(group), 16), FIRST=first_keys is not None,
         WINDOW=window is not None, SOFTCAP=softcap is not None, HEAD_DIM=dim, DIM=width, BLOCK_N=block_n,
         STAGES=stages, num_warps=warps,
     )  # fmt: skip
     paged_reduce_kernel[(batch, heads)](
         part, weight, out, out.stride(0), out.stride(1), splits,
-        HEAD_DIM=dim, DIM=width, SPLITS=triton.next_power_of_2(splits), STEP=min(triton.next_power_of_2(splits), 16),
-        num_warps=4,
+        HEAD_DIM=dim, DIM=width, SPLITS=triton.next_power_of_2(splits),
+        STEP=min(triton.next_power_of_2(splits), 16), num_warps=4,
     )  # fmt: skip
     return out
 
 
 def splits_for(longest: int, pairs: int, device: torch.device) -> int:
-    """Into how many parts each context of up to `longest` keys is cut, for `pairs` of sequence and kv head."""
+    """Into how many parts a context of up to `longest` keys is cut, for `pairs` of sequence and kv head."""
     wanted = triton.cdiv(multiprocessors(device) * PROGRAMS_PER_SM, pairs)
     return max(min(wanted, longest // SHORTEST_SPLIT, MOST_SPLITS), 1)
 
