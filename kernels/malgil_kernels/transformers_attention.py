@@ -7,7 +7,7 @@ Packed rows (position ids that restart, or `cu_seq_lens_q` and its like, as tran
 them), batches padded on one side, decoding with a cache, grouped heads, sliding windows and softcaps, in
 training and inference. Examples packed with restarting position ids stay apart also under an attention mask
 of ones and with `use_cache`, where transformers' own masks let them leak. A row of padding gives 0.
-Registered on import, through `AttentionInterface` and `AttentionMaskInterface`; nothing of transformers is changed.
+Registered on import, through `AttentionInterface` and `AttentionMaskInterface`; transformers is not changed.
 """
 
 from collections.abc import Callable, Iterator

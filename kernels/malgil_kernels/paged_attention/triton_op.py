@@ -193,7 +193,7 @@ def paged_attention_triton(
 
 def splits_for(longest: int, pairs: int, device: torch.device) -> int:
     """Into how many parts a context of up to `longest` keys is cut, for `pairs` of sequence and kv head."""
-    wanted = triton.cdiv(multiprocessors(device) * PROGRAMS_PER_SM, pairs)
+    wanted = -(-multiprocessors(device) * PROGRAMS_PER_SM // pairs)
     return max(min(wanted, longest // SHORTEST_SPLIT, MOST_SPLITS), 1)
 
 
