@@ -19,6 +19,10 @@ from malgil_kernels.quantise import (
     quantise_q4_0,
     quantise_q8_0,
 )
+from malgil_kernels.attention import attention
+from malgil_kernels.chunk_attention import chunk_attention
+from malgil_kernels.dispatch import Choice, select
+from malgil_kernels.paged_attention import paged_attention
 from malgil_kernels.rms_norm import rms_norm
 from malgil_kernels.rope import rope, rope_, rope_tables
 
@@ -45,6 +49,9 @@ __all__ = [
     "quantise_nf4",
     "quantise_q4_0",
     "quantise_q8_0",
+    "attention",
+    "chunk_attention",
+    "paged_attention",
     "rms_norm",
     "select",
 ]
