@@ -190,10 +190,14 @@ def _refuse(attention_mask: torch.Tensor | None, dropout: float, others: dict[st
             'padding. Next: pass one, or set_attn_implementation("sdpa")'
         )
     if dropout:
-        raise ValueError(f"dropout is {dropout}: attention {NAME!r} has none. Next: set attention_dropout to 0")
+        raise ValueError(
+            f"dropout is {dropout}: attention {NAME!r} has none. Next: set attention_dropout to 0"
+        )
     for name in ("s_aux", "position_bias"):
         if others.get(name) is not None:
-            raise ValueError(f'{name} is given: attention {NAME!r} has none. Next: set_attn_implementation("eager")')
+            raise ValueError(
+                f'{name} is given: attention {NAME!r} has none. Next: set_attn_implementation("eager")'
+            )
 
 
 def _segmented(
@@ -242,7 +246,9 @@ def _packed(
     scale: float,
 ) -> torch.Tensor:
     if batch != 1:
-        raise ValueError(f"cu_seq_lens_q with a batch of {batch}: must be packed into one row. Next: drop one of both")
+        raise ValueError(
+            f"cu_seq_lens_q with a batch of {batch}: must be packed into one row. Next: drop one of both"
+        )
     starts = starts.to(torch.int32)
     key_starts = starts if key_starts is None else key_starts.to(torch.int32)
     out, _ = attention(

@@ -102,7 +102,9 @@ def check_tensors(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor) -> None:
         raise ValueError(f"v has shape {tuple(v.shape)}: must be k's, {tuple(k.shape)}")
     for name, x in (("q", q), ("k", k)):
         if x.shape[0] > MAX_ROWS:
-            raise ValueError(f"{name} has {x.shape[0]} rows: must be at most {MAX_ROWS}. Next: split the batch")
+            raise ValueError(
+                f"{name} has {x.shape[0]} rows: must be at most {MAX_ROWS}. Next: split the batch"
+            )
 
 
 def check_starts(name: str, starts: torch.Tensor, device: torch.device) -> None:

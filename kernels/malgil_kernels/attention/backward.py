@@ -109,7 +109,9 @@ def attention_dq_kernel(
     dout = load_rows(
         dout_ptr + head * dout_head_stride, start_m, dout_stride, total_q, HEAD_DIM, DIM, BLOCK_M, False
     )
-    out = load_rows(out_ptr + head * out_head_stride, start_m, out_stride, total_q, HEAD_DIM, DIM, BLOCK_M, False)
+    out = load_rows(
+        out_ptr + head * out_head_stride, start_m, out_stride, total_q, HEAD_DIM, DIM, BLOCK_M, False
+    )
     delta = tl.sum(out.to(tl.float32) * dout.to(tl.float32), axis=1)
     tl.store(delta_ptr + head * total_q + row, delta, mask=row < total_q)
     lse = tl.load(lse_ptr + head * total_q + row, mask=row < total_q, other=0.0) * 1.4426950408889634

@@ -63,7 +63,14 @@ def spans(lo, hi, empty, BLOCK: tl.constexpr):
 
 @triton.jit
 def load_rows(
-    base_ptr, first, stride, last, HEAD_DIM: tl.constexpr, DIM: tl.constexpr, ROWS: tl.constexpr, WHOLE: tl.constexpr
+    base_ptr,
+    first,
+    stride,
+    last,
+    HEAD_DIM: tl.constexpr,
+    DIM: tl.constexpr,
+    ROWS: tl.constexpr,
+    WHOLE: tl.constexpr,
 ):
     """(ROWS, DIM) from row `first` on; 0 from row `last` on unless WHOLE, and in dims from HEAD_DIM on."""
     rows = tl.arange(0, ROWS)

@@ -51,7 +51,9 @@ def chunk_attention(
             raise ValueError(f"{name} is {number}: must be at least {least}")
     for name, x in (("q", q), ("k", k), ("v", v)):
         if x.ndim != 4 or x.shape[:2] != q.shape[:2]:
-            raise ValueError(f"{name} has shape {tuple(x.shape)}: must be (batch, frames, heads, dim), q's first two")
+            raise ValueError(
+                f"{name} has shape {tuple(x.shape)}: must be (batch, frames, heads, dim), q's first two"
+            )
     flat_q, flat_k, flat_v = (x.flatten(0, 1) for x in (q, k, v))
     check_tensors(flat_q, flat_k, flat_v)
     if lengths.dtype != torch.int32:

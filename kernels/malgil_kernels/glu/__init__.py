@@ -71,7 +71,7 @@ def glu_halves(
         raise ValueError(f"gate_up has shape {tuple(gate_up.shape)}: its last size must be even")
     if gradient_in_place:
         _check_overwritable("gate_up", gate_up)
-    if select("glu", gate_up.dtype, gate_up.device.type).implementation == "triton":
+    if select("glu", dtype=gate_up.dtype, device=gate_up.device).implementation == "triton":
         from malgil_kernels.glu.triton_op import glu_halves_triton
 
         return glu_halves_triton(gate_up, activation, gradient_in_place)

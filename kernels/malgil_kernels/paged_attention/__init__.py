@@ -86,7 +86,9 @@ def _check_cache(query: torch.Tensor, key_cache: torch.Tensor, value_cache: torc
         if x.shape[-1] > 1 and x.stride(-1) != 1:
             raise ValueError(f"{name} has inner stride {x.stride(-1)}: must be 1. Next: {name}.contiguous()")
         if x.requires_grad and torch.is_grad_enabled():
-            raise ValueError(f"{name} requires a gradient: decoding has none. Next: torch.no_grad(), or attention")
+            raise ValueError(
+                f"{name} requires a gradient: decoding has none. Next: torch.no_grad(), or attention"
+            )
 
 
 def _check_numbers(name: str, numbers: torch.Tensor, query: torch.Tensor, ndim: int) -> None:

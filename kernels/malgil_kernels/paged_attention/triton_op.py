@@ -74,14 +74,18 @@ def paged_split_kernel(
     inside = dims < HEAD_DIM
     head = kv_head * GROUP + member
     query_row_ptr = query_ptr + sequence * query_stride + head[:, None] * query_head_stride
-    query = tl.load(query_row_ptr + dims[None, :], mask=(member < GROUP)[:, None] & inside[None, :], other=0.0)
+    query = tl.load(
+        query_row_ptr + dims[None, :], mask=(member < GROUP)[:, None] & inside[None, :], other=0.0
+    )
     acc = tl.zeros([ROWS, DIM], dtype=tl.float32)
     total = tl.zeros([ROWS], dtype=tl.float32)
     highest = tl.full([ROWS], float("-inf"), dtype=tl.float32)
     for number in tl.range(0, tl.cdiv(tl.maximum(end - start, 0), BLOCK_N), num_stages=STAGES):
         key = start + number * BLOCK_N + tl.arange(0, BLOCK_N)
         seen = key < end
-        block = tl.load(table_ptr + sequence * table_stride + key // block_size, mask=seen, other=0).to(tl.int64)
+        block = tl.load(table_ptr + sequence * table_stride + key // block_size, mask=seen, other=0).to(
+            tl.int64
+        )
         slot = (key % block_size).to(tl.int64)
         key_row = block * key_block_stride + slot * key_slot_stride + kv_head * key_head_stride
         value_row = block * value_block_stride + slot * value_slot_stride + kv_head * value_head_stride
