@@ -1,5 +1,6 @@
 """Fused GPU kernels with one readable reference each. Public names only; see kernels/README.md."""
 
+from malgil_kernels.add_rms_norm import add_rms_norm
 from malgil_kernels.cross_entropy import cross_entropy
 from malgil_kernels.dispatch import Choice, select
 from malgil_kernels.glu import glu, glu_halves
@@ -28,6 +29,7 @@ from malgil_kernels.rope import rope, rope_, rope_tables
 
 __all__ = [
     "Choice",
+    "add_rms_norm",
     "cross_entropy",
     "glu",
     "glu_halves",
