@@ -69,9 +69,7 @@ def _layer(out: int, columns: int, device: torch.device) -> Any:
 def _peft(x: Any, a: Any, b: Any) -> Any:
     layer = _layer(b.shape[0], a.shape[1], x.device)
     # the adapter's matrices are this call's, so that their gradients can be compared
-    return torch.func.functional_call(
-        layer, {"lora_A.default.weight": a, "lora_B.default.weight": b}, (x,)
-    )
+    return torch.func.functional_call(layer, {"lora_A.default.weight": a, "lora_B.default.weight": b}, (x,))
 
 
 def _problem(rows: int, columns: int, out: int, format_: str, backward: bool) -> Problem:

@@ -69,9 +69,7 @@ def time_runs(
             samples[name] += _block(call, min(repeats, 500), block)
     per_replay = {name: sets if captured.get(name) else 1 for name in runs}
     return {
-        name: _timing(
-            [s / per_replay[name] for s in samples[name]], peaks[name], captured.get(name, False)
-        )
+        name: _timing([s / per_replay[name] for s in samples[name]], peaks[name], captured.get(name, False))
         for name in runs
     }
 

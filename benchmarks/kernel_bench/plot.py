@@ -29,7 +29,11 @@ def plot(results: dict[str, Any], path: Path) -> None:
     figure, axes = pyplot.subplots(figsize=(9, 0.4 * len(rows) * max(len(names), 2) / 2 + 1))
     height = 0.8 / len(names)
     for place, name in enumerate(names):
-        at = [(number + place * height, row["ratios"][name]) for number, row in enumerate(rows) if name in row["ratios"]]
+        at = [
+            (number + place * height, row["ratios"][name])
+            for number, row in enumerate(rows)
+            if name in row["ratios"]
+        ]
         axes.barh([y for y, _ in at], [x for _, x in at], height, label=name)
     axes.axvline(1.0, color="black", linewidth=1)
     axes.set_yticks([number + 0.4 for number in range(len(rows))], [row["name"] for row in rows])

@@ -60,9 +60,7 @@ def _rope(tokens: int, heads: int, kv_heads: int, dim: int) -> Problem:
         return liger_rope(made(q), made(k), whole(cos).to(q.dtype), whole(sin).to(q.dtype))
 
     def reference(q: Any, k: Any, cos: Any, sin: Any) -> Any:
-        return tuple(
-            rope_reference(x.transpose(1, 2), cos, sin, False).transpose(1, 2) for x in (q, k)
-        )
+        return tuple(rope_reference(x.transpose(1, 2), cos, sin, False).transpose(1, 2) for x in (q, k))
 
     return Problem(
         op="rope",

@@ -66,7 +66,9 @@ def table(rows: Sequence[dict[str, Any]], limits: dict[str, float]) -> str:
             continue
         best = row["best_peer"]
         against = (
-            f"{best} {row['timings'][best]['median_ms']:.3g} ms | {row['ratios'][best]:.2f}x" if best else "– | –"
+            f"{best} {row['timings'][best]['median_ms']:.3g} ms | {row['ratios'][best]:.2f}x"
+            if best
+            else "– | –"
         )
         lines.append(
             f"| {row['name']} | {ours['median_ms']:.3g} ({ours['p20_ms']:.3g}–{ours['p80_ms']:.3g}) | {against} "

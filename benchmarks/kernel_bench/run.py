@@ -57,9 +57,7 @@ def measure_problem(
             )
             for name, compute in right.items()
         }
-        timings = time_runs(
-            runs, budget_ms=budget_ms, device=device, graph=problem.graph, sets=len(sets)
-        )
+        timings = time_runs(runs, budget_ms=budget_ms, device=device, graph=problem.graph, sets=len(sets))
     del sets
     gc.collect()
     if device.type == "cuda":
@@ -77,7 +75,9 @@ def _full_size_verdicts(problem: Problem, right: dict[str, Any], inputs: Any) ->
     return {"malgil": differs_at_full_size(problem, other, kept)}
 
 
-def _row(problem: Problem, timings: dict[str, Timing], wrong: dict[str, str], limits: dict[str, float]) -> Row:
+def _row(
+    problem: Problem, timings: dict[str, Timing], wrong: dict[str, str], limits: dict[str, float]
+) -> Row:
     ours = timings.get("malgil")
     peers = {name: t for name, t in timings.items() if name != "malgil"}
     row: Row = {

@@ -28,7 +28,7 @@ def errors_small(problem: Problem, compute: Compute, device: torch.device) -> li
 
 
 def verdict(problem: Problem, name: str, device: torch.device) -> str:
-    """"" when the implementation is right, else what is wrong with it."""
+    """ "" when the implementation is right, else what is wrong with it."""
     try:
         errors = errors_small(problem, problem.implementations[name], device)
     except Exception as error:  # noqa: BLE001 — a peer fails in its own way; whatever it is goes into the table
@@ -41,14 +41,19 @@ def verdict(problem: Problem, name: str, device: torch.device) -> str:
 def differs_at_full_size(
     problem: Problem, found: Sequence[torch.Tensor], other: Sequence[torch.Tensor]
 ) -> str:
-    """"" when two implementations agree at full size within twice the tolerance, else by how much not."""
+    """ "" when two implementations agree at full size within twice the tolerance, else by how much not."""
     bound = SLACK_AT_FULL_SIZE * TOLERANCE[problem.dtype]
     for number, (a, b) in enumerate(zip(found, other, strict=True)):
         scale = float(b.detach().abs().max().float().clamp_min(1e-30))
-        worst = max(
-            float((x.float() - y.float()).abs().max())
-            for x, y in zip(a.detach().reshape(-1).split(1 << 26), b.detach().reshape(-1).split(1 << 26), strict=True)
-        ) / scale
+        worst = (
+            max(
+                float((x.float() - y.float()).abs().max())
+                for x, y in zip(
+                    a.detach().reshape(-1).split(1 << 26), b.detach().reshape(-1).split(1 << 26), strict=True
+                )
+            )
+            / scale
+        )
         if not worst <= bound:
             return f"result {number} differs from the others by {worst:.1e} at full size"
     return ""
