@@ -46,9 +46,7 @@ def main() -> int:
     parser.add_argument("--family", choices=sorted(FAMILIES), action="append")
     parser.add_argument("--quick", action="store_true", help="tiny sizes; needs no GPU")
     parser.add_argument("--budget-ms", type=float, default=150.0, help="device time per implementation")
-    parser.add_argument(
-        "--out", type=Path, help="default: benchmarks/results/kernels.json; with --quick none"
-    )
+    parser.add_argument("--out", type=Path, help="default: results/kernels.json; with --quick none")
     parser.add_argument("--commit", default="", help="where there is no git folder to ask")
     parser.add_argument("--plot", action="store_true", help="draw what --out holds, measure nothing")
     arguments = parser.parse_args()

@@ -6,15 +6,15 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import torch
-from malgil_kernels import attention, paged_attention
-from malgil_kernels.attention.reference import attention_reference
-from malgil_kernels.attention.rule import causal_rule
-from malgil_kernels.paged_attention.reference import paged_attention_reference
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.nn.functional import scaled_dot_product_attention
 
 from benchmarks.kernel_bench.peers import normal
 from benchmarks.kernel_bench.problem import Asked, Problem
+from malgil_kernels import attention, paged_attention
+from malgil_kernels.attention.reference import attention_reference
+from malgil_kernels.attention.rule import causal_rule
+from malgil_kernels.paged_attention.reference import paged_attention_reference
 
 BF16 = torch.bfloat16
 # heads, key heads, head dim, lengths of the packed sequences; the figure asked for is the first row's

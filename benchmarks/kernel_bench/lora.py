@@ -7,12 +7,12 @@ from functools import lru_cache
 from typing import Any
 
 import torch
-from malgil_kernels import lora_linear
-from malgil_kernels.quantise import dequantise, quantise_fp8, quantise_int4, quantise_int8, quantise_nf4
 from torch.nn.functional import linear
 
 from benchmarks.kernel_bench.peers import normal
 from benchmarks.kernel_bench.problem import Asked, Problem
+from malgil_kernels import lora_linear
+from malgil_kernels.quantise import dequantise, quantise_fp8, quantise_int4, quantise_int8, quantise_nf4
 
 BF16 = torch.bfloat16
 RANK, SCALING = 16, 2.0

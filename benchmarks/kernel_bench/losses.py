@@ -6,14 +6,14 @@ from collections.abc import Iterator
 from typing import Any
 
 import torch
-from malgil_kernels import cross_entropy, linear_cross_entropy
-from malgil_kernels.cross_entropy.options import LossOptions
-from malgil_kernels.cross_entropy.reference import cross_entropy_reference
-from malgil_kernels.linear_cross_entropy.reference import linear_cross_entropy_reference
 from torch.nn.functional import cross_entropy as eager_cross_entropy
 
 from benchmarks.kernel_bench.peers import compiled, made, normal, peer
 from benchmarks.kernel_bench.problem import Asked, Problem
+from malgil_kernels import cross_entropy, linear_cross_entropy
+from malgil_kernels.cross_entropy.options import LossOptions
+from malgil_kernels.cross_entropy.reference import cross_entropy_reference
+from malgil_kernels.linear_cross_entropy.reference import linear_cross_entropy_reference
 
 BF16 = torch.bfloat16
 LIGER = "liger_kernel.transformers.functional"

@@ -6,16 +6,16 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import torch
-from malgil_kernels import add_rms_norm, layer_norm, layer_norm_gelu, rms_norm
-from malgil_kernels.add_rms_norm.reference import add_rms_norm_reference
-from malgil_kernels.layer_norm.reference import layer_norm_reference
-from malgil_kernels.layer_norm_gelu.reference import layer_norm_gelu_reference
-from malgil_kernels.rms_norm.reference import rms_norm_reference
 from torch.nn.functional import gelu
 from torch.nn.functional import layer_norm as torch_layer_norm
 
 from benchmarks.kernel_bench.peers import compiled, normal, peer
 from benchmarks.kernel_bench.problem import Asked, Problem
+from malgil_kernels import add_rms_norm, layer_norm, layer_norm_gelu, rms_norm
+from malgil_kernels.add_rms_norm.reference import add_rms_norm_reference
+from malgil_kernels.layer_norm.reference import layer_norm_reference
+from malgil_kernels.layer_norm_gelu.reference import layer_norm_gelu_reference
+from malgil_kernels.rms_norm.reference import rms_norm_reference
 
 BF16 = torch.bfloat16
 EPS = 1e-6

@@ -6,13 +6,13 @@ from collections.abc import Iterator
 from typing import Any
 
 import torch
-from malgil_kernels import glu, rope
-from malgil_kernels.glu.reference import glu_reference
-from malgil_kernels.rope.reference import rope_reference
 from torch.nn.functional import gelu, silu
 
 from benchmarks.kernel_bench.peers import compiled, made, normal, peer
 from benchmarks.kernel_bench.problem import Asked, Problem
+from malgil_kernels import glu, rope
+from malgil_kernels.glu.reference import glu_reference
+from malgil_kernels.rope.reference import rope_reference
 
 BF16 = torch.bfloat16
 ASKED = Asked(ratios={"eager": 3.0, "liger": 1.0}, copy=0.85)

@@ -1,4 +1,4 @@
-"""Results of kernel benchmarks as a table and as JSON, with the machine, versions and commit that made them."""
+"""Results of kernel benchmarks as a table and as JSON, with the machine, versions and commit behind them."""
 
 from __future__ import annotations
 
@@ -54,7 +54,8 @@ def _git_commit() -> str:
 def table(rows: Sequence[dict[str, Any]], limits: dict[str, float]) -> str:
     """Markdown: ours against the best peer, the ceilings reached, what fell short, what was not timed."""
     lines = [
-        f"copy {limits['copy_bytes_per_s'] / 1e12:.2f} TB/s, matmul {limits['matmul_flops_per_s'] / 1e12:.0f} TFLOP/s",
+        f"copy {limits['copy_bytes_per_s'] / 1e12:.2f} TB/s, "
+        f"matmul {limits['matmul_flops_per_s'] / 1e12:.0f} TFLOP/s",
         "",
         "| op | ms (20–80%) | best peer | ratio | GB/s | of copy | TFLOP/s | peak MB | missed |",
         "|---|---|---|---|---|---|---|---|---|",
@@ -71,7 +72,8 @@ def table(rows: Sequence[dict[str, Any]], limits: dict[str, float]) -> str:
             else "– | –"
         )
         lines.append(
-            f"| {row['name']} | {ours['median_ms']:.3g} ({ours['p20_ms']:.3g}–{ours['p80_ms']:.3g}) | {against} "
+            f"| {row['name']} | {ours['median_ms']:.3g} ({ours['p20_ms']:.3g}–{ours['p80_ms']:.3g}) "
+            f"| {against} "
             f"| {row['gb_per_s']:.0f} | {row['share_of_copy']:.0%} | {row['tflop_per_s']:.0f} "
             f"| {ours['peak_bytes'] / 2**20:.0f} | {'; '.join(row['missed']) or 'none'} |"
         )

@@ -1,4 +1,4 @@
-"""Measures one problem: judge every implementation, time the right ones in turns, put the figures together."""
+"""Measures one problem: judges every implementation, times the right ones in turns, adds up the figures."""
 
 from __future__ import annotations
 
@@ -9,15 +9,16 @@ from typing import Any
 
 import torch
 
-from benchmarks.kernel_bench import attention, losses, lora, norms, pointwise
+from benchmarks.kernel_bench import attention, lora, losses, norms, pointwise
 from benchmarks.kernel_bench.measure import (
+    Run,
     Timing,
     copies_past_cache,
     copy_bytes_per_s,
     matmul_flops_per_s,
     time_runs,
 )
-from benchmarks.kernel_bench.problem import Problem, outputs_and_gradients
+from benchmarks.kernel_bench.problem import Compute, Problem, outputs_and_gradients
 from benchmarks.kernel_bench.verify import differs_at_full_size, verdict
 
 FAMILIES: dict[str, Callable[[bool], Iterable[Problem]]] = {
@@ -43,36 +44,39 @@ def measure_problem(
 ) -> Row:
     """A row of the table: timings of all that are right, why the others have none, and the verdicts."""
     wrong = {name: verdict(problem, name, device) for name in problem.implementations}
-    right = {name: compute for name, compute in problem.implementations.items() if not wrong[name]}
-    timings: dict[str, Timing] = {}
-    sets = [problem.make(torch.Generator(device=device).manual_seed(0), device)]
-    copies = copies_past_cache(sum(x.nbytes for x in sets[0]), device)
-    sets += [problem.make(torch.Generator(device=device).manual_seed(i), device) for i in range(1, copies)]
-    wrong |= _full_size_verdicts(problem, right, sets[0])
-    right = {name: compute for name, compute in right.items() if not wrong[name]}
-    if right:
-        runs = {
-            name: lambda turn, compute=compute: outputs_and_gradients(
-                compute, sets[turn % len(sets)], problem.backward
-            )
-            for name, compute in right.items()
-        }
-        timings = time_runs(runs, budget_ms=budget_ms, device=device, graph=problem.graph, sets=len(sets))
-    del sets
+    timings = _timings(problem, wrong, device, budget_ms)
     gc.collect()
     if device.type == "cuda":
         torch.cuda.empty_cache()
     return _row(problem, timings, wrong, limits)
 
 
-def _full_size_verdicts(problem: Problem, right: dict[str, Any], inputs: Any) -> dict[str, str]:
-    """Implementations that differ at full size from the first peer that is right; nothing to compare with: {}."""
-    peers = [name for name in right if name != "malgil"]
-    if "malgil" not in right or not peers or problem.in_place:
+def _timings(
+    problem: Problem, wrong: dict[str, str], device: torch.device, budget_ms: float
+) -> dict[str, Timing]:
+    """Times what is right; adds to `wrong` what turns out not to be at full size."""
+    sets = [problem.make(torch.Generator(device=device).manual_seed(0), device)]
+    copies = copies_past_cache(sum(x.nbytes for x in sets[0]), device)
+    sets += [problem.make(torch.Generator(device=device).manual_seed(i), device) for i in range(1, copies)]
+    wrong |= _full_size_verdicts(problem, wrong, sets[0])
+
+    def turns(compute: Compute) -> Run:
+        return lambda turn: outputs_and_gradients(compute, sets[turn % len(sets)], problem.backward)
+
+    runs = {name: turns(compute) for name, compute in problem.implementations.items() if not wrong[name]}
+    if not runs:
         return {}
-    kept = outputs_and_gradients(right[peers[0]], inputs, problem.backward)
-    other = outputs_and_gradients(right["malgil"], inputs, problem.backward)
-    return {"malgil": differs_at_full_size(problem, other, kept)}
+    return time_runs(runs, budget_ms=budget_ms, device=device, graph=problem.graph, sets=len(sets))
+
+
+def _full_size_verdicts(problem: Problem, wrong: dict[str, str], inputs: Any) -> dict[str, str]:
+    """Ours against the first peer that is right, at full size; {} where there is nothing to compare with."""
+    peers = [name for name, why in wrong.items() if not why and name != "malgil"]
+    if wrong["malgil"] or not peers or problem.in_place:
+        return {}
+    other = outputs_and_gradients(problem.implementations[peers[0]], inputs, problem.backward)
+    found = outputs_and_gradients(problem.implementations["malgil"], inputs, problem.backward)
+    return {"malgil": differs_at_full_size(problem, found, other)}
 
 
 def _row(

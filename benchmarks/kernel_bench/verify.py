@@ -9,9 +9,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import torch
-from malgil_kernels.testing import TOLERANCE, relative_error
 
 from benchmarks.kernel_bench.problem import Compute, Problem, outputs_and_gradients
+from malgil_kernels.testing import TOLERANCE, relative_error
 
 SLACK_AT_FULL_SIZE = 2.0  # both sides round there
 
