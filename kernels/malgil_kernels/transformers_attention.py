@@ -146,7 +146,7 @@ def malgil_attention(
     _refuse(attention_mask, dropout, others)
     causal = bool(getattr(module, "is_causal", True) if is_causal is None else is_causal)
     batch, heads, queries, dim = query.shape
-    rows = [x.transpose(1, 2) for x in (query, key, value)]  # (batch, rows, heads, dim)
+    rows = query.transpose(1, 2), key.transpose(1, 2), value.transpose(1, 2)  # (batch, rows, heads, dim)
     q, k, v = (x.reshape(-1, *x.shape[2:]) for x in rows)
     check_tensors(q, k, v)
     scale = checked_scale(scaling, softcap, dim)
@@ -179,8 +179,8 @@ def malgil_attention(
         out, _ = range_attention_triton(q, k, v, _ranges(bounds, key.shape[2], rule), scale, softcap)
         return out.view(batch, queries, heads, dim), None
     masks = bounds_mask(bounds, key.shape[2], rule)
-    parts = [masked_attention(*(x[i] for x in rows), masks[i], scale, softcap)[0] for i in range(batch)]
-    return torch.stack(parts), None
+    parts = zip(*rows, masks, strict=True)
+    return torch.stack([masked_attention(*part, scale, softcap)[0] for part in parts]), None
 
 
 def _refuse(attention_mask: torch.Tensor | None, dropout: float, others: dict[str, Any]) -> None:
