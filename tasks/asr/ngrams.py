@@ -73,7 +73,7 @@ def said(data: PreparedSpeech, text: Path | None, vocabulary: Vocabulary) -> lis
             raise DataError(
                 f"{text}, line {number}: {sentence!r} has {' '.join(map(repr, missing))}",
                 "its characters must be in the recogniser's vocabulary",
-                "write it as it is spoken (digits and Latin letters in Hangul, or prepare.normaliser ko-2)",
+                "write it as it is spoken (digits and Latin letters in Hangul, or prepare.normaliser ko-3)",
             )
         if sentence:
             sentences[sentence] = None
