@@ -48,7 +48,7 @@ def launches() -> Iterator[tuple[str, Callable[[], object]]]:
     yield "quantise int4 32", partial(quantise_int4_triton, w, 32, True)
     yield "quantise int4 128 with zero", partial(quantise_int4_triton, w, 128, False)
     for kind, weight in empty_weights(ROWS, COLUMNS, dtype):
-        if kind not in ("int4 64", "int4 32 with zero", "int4 64 with zero"):
+        if kind not in ("fp8 rows", "int4 64", "int4 128", "int4 32 with zero", "int4 64 with zero"):
             yield f"dequantise {kind}", partial(dequantise_triton, weight, dtype)
     q8_0 = torch.empty(ROWS, COLUMNS // GGUF_BLOCK * Q8_0_BYTES, dtype=torch.uint8)
     q4_0 = torch.empty(ROWS, COLUMNS // GGUF_BLOCK * Q4_0_BYTES, dtype=torch.uint8)
