@@ -7,6 +7,7 @@ import torch
 
 pytest.importorskip("triton")
 
+from malgil_kernels import dispatch
 from malgil_kernels.attention import attention
 from malgil_kernels.attention.reference import attention_reference
 from malgil_kernels.attention.rule import Rule, causal_rule
@@ -84,6 +85,13 @@ def test_other_lengths_of_keys_and_rows_without_a_key(rule):
 
 @pytest.mark.parametrize("dim", (64, 80, 96, 128, 160, 192, 256))
 def test_head_dims(dim):
+    compare((70,), (70,), 1, 1, dim, torch.bfloat16, CAUSAL)
+
+
+@pytest.mark.parametrize("dim", (32, 128, 256))
+def test_the_tiles_of_other_gpus(dim, monkeypatch):
+    """Without a GPU the tiles are Hopper's; these are Ampere's and Ada's."""
+    monkeypatch.setattr(dispatch, "_assumed", dispatch.Hardware(capability=80, multiprocessors=108))
     compare((70,), (70,), 1, 1, dim, torch.bfloat16, CAUSAL)
 
 
