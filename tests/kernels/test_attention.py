@@ -138,6 +138,16 @@ def test_lse_and_rows_past_the_last_sequence():
     assert not lse.requires_grad
 
 
+def test_rows_of_no_sequence_beside_blocks_that_need_no_mask():
+    q, k, v = tensors(208, 208, 1, 1, 16, torch.float16)
+    starts = starts_of((200,))
+    out, _ = attention_triton(q, k, v, starts, starts, 200, causal_rule(False, None), 0.25)
+    gradients = torch.autograd.grad(out, (q, k, v), torch.ones_like(out))
+    for x in (out, *gradients):
+        assert x[200:].eq(0).all()
+        assert x[:200].abs().amax(dim=(1, 2)).gt(0).all()
+
+
 def test_offsets_past_two_to_the_31():
     """Rows, then heads, 2^30 elements apart: what thousands of documents · heads · dim come to."""
     memory = torch.empty(2**31 + 2**16, dtype=torch.float16, device=DEVICE)  # virtual; few pages are touched
