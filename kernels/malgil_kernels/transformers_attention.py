@@ -169,15 +169,13 @@ def malgil_attention(
     ).implementation
     if choice in BACKENDS:
         return _sdpa(query, key, value, bounds, rule, scale, BACKENDS[choice]), None
+    if choice == "triton" and not (queries == 1 and not training):
+        out = _by_kernel(q, k, v, bounds, batch, rule, scale, softcap)
+        return out.view(batch, queries, heads, dim), None
     if bounds is None:
         bounds = plain_bounds(batch, queries, key.shape[2], query.device)
-    if choice == "triton" and queries == 1 and not training:
-        return _decode(*rows, bounds, causal, sliding_window, softcap, scale), None
     if choice == "triton":
-        from malgil_kernels.attention.triton_op import range_attention_triton
-
-        out, _ = range_attention_triton(q, k, v, _ranges(bounds, key.shape[2], rule), scale, softcap)
-        return out.view(batch, queries, heads, dim), None
+        return _decode(*rows, bounds, causal, sliding_window, softcap, scale), None
     masks = bounds_mask(bounds, key.shape[2], rule)
     parts = zip(*rows, masks, strict=True)
     return torch.stack([masked_attention(*part, scale, softcap)[0] for part in parts]), None
@@ -211,26 +209,49 @@ def _segmented(
     """Bounds cut where position ids restart; once per pass, and without waiting while a graph is captured."""
     if position_ids is None or position_ids.ndim != 2 or not causal or queries != keys or queries == 1:
         return bounds
-    if position_ids in _of_positions and _of_positions[position_ids][0] is bounds:
-        cut: torch.Tensor | None = _of_positions[position_ids][1]
-        return cut
+    capturing = position_ids.is_cuda and torch.cuda.is_current_stream_capturing()
+    # what is kept must not outlive the numbers: they may be written in place, also by a graph's replay
+    keep = not capturing and not position_ids.is_inference()
+    version = position_ids._version if keep else -1
+    known: tuple[torch.Tensor | None, int, torch.Tensor | None] = (None, -2, None)
+    known = _of_positions.get(position_ids, known)
+    if keep and known[0] is bounds and known[1] == version:
+        return known[2]
     new = torch.diff(position_ids, dim=1, prepend=position_ids[:, :1] - 1) != 1
     new = torch.cat([torch.ones_like(new[:, :1]), new[:, 1:]], dim=1)
-    capturing = new.is_cuda and torch.cuda.is_current_stream_capturing()
     cut = bounds
     if bounds is not None or capturing or bool(new[:, 1:].any()):
         whole = plain_bounds(batch, queries, keys, new.device) if bounds is None else bounds
         cut = within_segments(whole, new.expand(batch, -1))
-    _of_positions[position_ids] = (bounds, cut)
+    if keep:
+        _of_positions[position_ids] = (bounds, version, cut)
     return cut
 
 
-def _ranges(bounds: torch.Tensor, keys: int, rule: Rule) -> Ranges:
-    made = _of_bounds.setdefault(bounds, {})
+def _by_kernel(
+    q: torch.Tensor,
+    k: torch.Tensor,
+    v: torch.Tensor,
+    bounds: torch.Tensor | None,
+    batch: int,
+    rule: Rule,
+    scale: float,
+    softcap: float | None,
+) -> torch.Tensor:
+    """The kernels over the rows of a batch laid end to end; ranges are made once per pass and rule."""
+    from malgil_kernels.attention.triton_op import attention_triton, range_attention_triton
+
+    queries, keys = len(q) // batch, len(k) // batch
+    if bounds is None:
+        row = torch.arange(batch + 1, dtype=torch.int32, device=q.device)
+        longest = max(queries, keys)
+        out, _ = attention_triton(q, k, v, row * queries, row * keys, longest, rule, scale, softcap)
+        return out
+    made: dict[tuple[int, Rule], Ranges] = _of_bounds.setdefault(bounds, {})
     if (keys, rule) not in made:
         made[keys, rule] = bounds_ranges(bounds, keys, rule)
-    found: Ranges = made[keys, rule]
-    return found
+    out, _ = range_attention_triton(q, k, v, made[keys, rule], scale, softcap)
+    return out
 
 
 def _packed(

@@ -7,6 +7,7 @@ import torch
 
 pytest.importorskip("triton")
 
+from malgil_kernels import dispatch
 from malgil_kernels.attention import attention
 from malgil_kernels.attention.reference import attention_reference
 from malgil_kernels.attention.rule import Rule, causal_rule
@@ -87,6 +88,13 @@ def test_head_dims(dim):
     compare((70,), (70,), 1, 1, dim, torch.bfloat16, CAUSAL)
 
 
+@pytest.mark.parametrize("dim", (32, 128, 256))
+def test_the_tiles_of_other_gpus(dim, monkeypatch):
+    """Without a GPU the tiles are Hopper's; these are Ampere's and Ada's."""
+    monkeypatch.setattr(dispatch, "_assumed", dispatch.Hardware(capability=80, multiprocessors=108))
+    compare((70,), (70,), 1, 1, dim, torch.bfloat16, CAUSAL)
+
+
 @pytest.mark.parametrize("size", AWKWARD_SIZES)
 def test_awkward_sizes(size):
     compare((size,), (size,), 1, 1, 16, torch.float16, CAUSAL)
@@ -128,6 +136,16 @@ def test_lse_and_rows_past_the_last_sequence():
     assert out[[0, 1, 2, 10, 11]].eq(0).all()
     assert k.grad[[7, 8, 9, 10, 11]].eq(0).all()
     assert not lse.requires_grad
+
+
+def test_rows_of_no_sequence_beside_blocks_that_need_no_mask():
+    q, k, v = tensors(208, 208, 1, 1, 16, torch.float16)
+    starts = starts_of((200,))
+    out, _ = attention_triton(q, k, v, starts, starts, 200, causal_rule(False, None), 0.25)
+    gradients = torch.autograd.grad(out, (q, k, v), torch.ones_like(out))
+    for x in (out, *gradients):
+        assert x[200:].eq(0).all()
+        assert x[:200].abs().amax(dim=(1, 2)).gt(0).all()
 
 
 def test_offsets_past_two_to_the_31():

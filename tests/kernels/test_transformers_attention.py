@@ -110,6 +110,23 @@ def test_packed_rows_do_not_leak(documents, arguments, implementation, monkeypat
     assert relative_error(logits, alone.double()) <= EPSILON
 
 
+def test_position_ids_written_in_place_are_read_again(documents):
+    torch.manual_seed(1)
+    model = AutoModelForCausalLM.from_config(CONFIGS["llama"], attn_implementation=NAME).to(DEVICE)
+    ids, positions = packed(documents)
+    buffer = torch.arange(ids.shape[1], device=DEVICE)[None].clone()
+    with torch.no_grad():
+        model(ids, position_ids=buffer)
+        buffer.copy_(positions)
+        again = model(ids, position_ids=buffer).logits
+        assert torch.equal(again, model(ids, position_ids=positions.clone()).logits)
+    with torch.inference_mode():
+        buffer = torch.arange(ids.shape[1], device=DEVICE)[None].clone()
+        model(ids, position_ids=buffer)
+        buffer.copy_(positions)
+        assert torch.equal(model(ids, position_ids=buffer).logits, again)
+
+
 @pytest.mark.parametrize("left", [True, False], ids=("left", "right"))
 def test_padded_batches_train_as_documents_one_by_one(documents, left):
     torch.manual_seed(1)

@@ -200,5 +200,5 @@ def splits_for(longest: int, pairs: int, device: torch.device) -> int:
 def tile_of(dim: int, dtype: torch.dtype) -> tuple[int, int, int]:
     """Keys per step, warps, and steps in flight; at most 64 KB of keys and values are under way."""
     if dtype == torch.float32:
-        return (32, 4, 2)
+        return (32, 8, 2)
     return (64, 4, 3) if dim <= 128 else (32, 4, 3)
