@@ -144,15 +144,21 @@ def test_empty_input_gives_empty_output_and_zero_gradients(shape):
 
 
 def test_offsets_beyond_two_to_the_31_are_not_wrapped():
-    # two rows that lie 2^31 elements apart in virtual memory of which two pages are touched
+    # the third row begins 2^31 elements after the first, by a stride that 32 bits hold; three pages are touched
     try:
         memory = torch.empty(2**31 + 64, dtype=torch.bfloat16, device=DEVICE)
     except (RuntimeError, torch.OutOfMemoryError):
         pytest.skip("4 GiB of address space are not to be had")
-    x = memory.as_strided((2, 64), (2**31, 1))
-    x.copy_(random(2, 64))
-    y = layer_norm_triton(x, None, None, 1e-5)
-    assert relative_error(y, layer_norm_reference(x.double(), None, None, 1e-5)) <= TOLERANCE[torch.bfloat16]
+    x = memory.as_strided((3, 64), (2**30, 1))
+    x.copy_(torch.randn(3, 64))
+    wide, dy = x.double().requires_grad_(), torch.randn(3, 64, device=DEVICE).bfloat16()
+    y, truth = (
+        layer_norm_triton(x.requires_grad_(), None, None, 1e-5),
+        layer_norm_reference(wide, None, None, 1e-5),
+    )
+    assert relative_error(y, truth) <= TOLERANCE[torch.bfloat16]
+    [dx], [true] = torch.autograd.grad(y, x, dy), torch.autograd.grad(truth, wide, dy.double())
+    assert relative_error(dx, true) <= TOLERANCE[torch.bfloat16]
 
 
 def test_the_same_input_gives_the_same_bits():

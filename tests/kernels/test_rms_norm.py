@@ -90,18 +90,22 @@ def test_empty_input_gives_empty_output_and_a_zero_gradient(shape):
 
 
 def test_offsets_beyond_two_to_the_31_are_not_wrapped():
-    # 2 rows that lie 2^31 elements apart in virtual memory of which two pages are touched
+    # the third row begins 2^31 elements after the first, by a stride that 32 bits hold; three pages are touched
     try:
         memory = torch.empty(2**31 + 64, dtype=torch.bfloat16, device=DEVICE)
     except (RuntimeError, torch.OutOfMemoryError):
         pytest.skip("4 GiB of address space are not to be had")
-    x = memory.as_strided((2, 64), (2**31, 1))
-    x.copy_(torch.randn(2, 64))
+    x = memory.as_strided((3, 64), (2**30, 1))
+    x.copy_(torch.randn(3, 64))
     weight = torch.randn(64, device=DEVICE, dtype=torch.bfloat16)
-    y = rms_norm_triton(x, weight, 1e-6)
-    assert (
-        relative_error(y, rms_norm_reference(x.double(), weight.double(), 1e-6)) <= TOLERANCE[torch.bfloat16]
+    wide, dy = x.double().requires_grad_(), torch.randn(3, 64, device=DEVICE).bfloat16()
+    y, truth = (
+        rms_norm_triton(x.requires_grad_(), weight, 1e-6),
+        rms_norm_reference(wide, weight.double(), 1e-6),
     )
+    assert relative_error(y, truth) <= TOLERANCE[torch.bfloat16]
+    [dx], [true] = torch.autograd.grad(y, x, dy), torch.autograd.grad(truth, wide, dy.double())
+    assert relative_error(dx, true) <= TOLERANCE[torch.bfloat16]
 
 
 def test_the_same_input_gives_the_same_bits():
