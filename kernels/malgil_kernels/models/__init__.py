@@ -95,6 +95,7 @@ def _replace(parent: nn.Module, profile: Profile, counts: Counter[str], left: di
 
 
 def _restore(parent: nn.Module) -> None:
+    child: Any
     for name, child in list(parent._modules.items()):
         if isinstance(child, KernelModule):
             child = original(child)

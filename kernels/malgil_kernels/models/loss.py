@@ -34,7 +34,7 @@ def causal_lm_loss(
     """
     causal = causal_model(model)
     head = causal.get_output_embeddings()
-    if type(head) is not torch.nn.Linear or head.bias is not None:
+    if type(head) is not torch.nn.Linear or getattr(head, "bias", None) is not None:
         raise ValueError(
             f"output layer {type(head).__name__}: must be a Linear without bias and adapter. "
             "Next: take model(...).loss"
@@ -59,8 +59,10 @@ def causal_model(model: torch.nn.Module) -> Any:
     from transformers import PreTrainedModel
 
     for module in model.modules():
-        if isinstance(module, PreTrainedModel) and module.get_output_embeddings() is not None:
-            return module
+        if isinstance(module, PreTrainedModel):
+            found: Any = module
+            if found.get_output_embeddings() is not None:
+                return found
     raise TypeError(
         f"model is {type(model).__name__}: must be or hold a transformers model with an output layer. "
         "Next: pass an AutoModelForCausalLM"

@@ -22,6 +22,7 @@ from malgil_kernels.rms_norm import rms_norm
 from malgil_kernels.rope import rope
 
 log = logging.getLogger("malgil.kernels")
+_subclasses: dict[tuple[type, type], type[nn.Module]] = {}
 
 
 class KernelModule:
@@ -172,7 +173,7 @@ def replacement(plain: nn.Module, kernel: type[KernelModule], profile: Profile) 
     return new
 
 
-def original(module: nn.Module) -> nn.Module:
+def original(module: Any) -> nn.Module:
     """The plain module again, with the children that it has now."""
     assert isinstance(module, KernelModule)
     plain = _with_class(module, module.plain)
@@ -180,9 +181,10 @@ def original(module: nn.Module) -> nn.Module:
     return plain
 
 
-@lru_cache(maxsize=256)
 def _subclass(kernel: type[KernelModule], plain: type[nn.Module]) -> type[nn.Module]:
-    return type(f"Kernel{plain.__name__}", (kernel, plain), {"plain": plain})
+    if (kernel, plain) not in _subclasses:
+        _subclasses[kernel, plain] = type(f"Kernel{plain.__name__}", (kernel, plain), {"plain": plain})
+    return _subclasses[kernel, plain]
 
 
 def _with_class(module: nn.Module, kind: type[nn.Module]) -> nn.Module:
