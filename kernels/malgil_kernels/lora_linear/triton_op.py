@@ -13,7 +13,7 @@ import torch
 
 from malgil_kernels.lora_linear.backward import launch_input_gradient
 from malgil_kernels.lora_linear.blocks import forward_by_blocks, input_gradient_by_blocks
-from malgil_kernels.lora_linear.forward import DECODE_TOKENS, launch_decode, launch_tiles
+from malgil_kernels.lora_linear.launch_forward import DECODE_TOKENS, launch_decode, launch_tiles
 from malgil_kernels.quantise.decode import Operands, operands
 from malgil_kernels.quantise.formats import QuantisedWeight
 
