@@ -27,7 +27,7 @@ import tempfile
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
 from malgil_kernels.dispatch import Hardware, assume
 
@@ -80,13 +80,18 @@ class Report(NamedTuple):
 
 
 class NoDevice:
-    """A Triton driver that has a target and no device; `launched` holds (kernel, metadata) of each launch."""
+    """A Triton driver that has a target and no device; `launched` holds (kernel, metadata) of each launch.
+
+    It is of the class: Triton keeps a compiled kernel with its launcher for as long as the process lives,
+    also when another op, under another driver, launches it again.
+    """
+
+    launched: ClassVar[list[tuple[Any, Any]]] = []
 
     def __init__(self, arch: int) -> None:
         from triton.backends.compiler import GPUTarget
 
         self.arch, self.target = arch, GPUTarget("cuda", arch, 32)
-        self.launched: list[tuple[Any, Any]] = []
         self.utils = self
 
     @staticmethod
