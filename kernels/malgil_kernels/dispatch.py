@@ -12,13 +12,16 @@ import logging
 import operator
 import os
 from collections.abc import Callable
-from functools import lru_cache
-from typing import Any, NamedTuple
+from contextlib import nullcontext
+from functools import lru_cache, wraps
+from typing import Any, NamedTuple, ParamSpec, TypeVar
 
 import torch
 
 from malgil_kernels.thresholds import FACTS, RULES, Rule
 
+P = ParamSpec("P")
+R = TypeVar("R")
 DTYPES = (torch.float32, torch.float16, torch.bfloat16)
 ALWAYS = frozenset({"reference", "triton"})
 COMPARISONS: dict[str, Callable[[Any, Any], bool]] = {
@@ -65,6 +68,22 @@ def hardware(device: torch.device | str) -> Hardware:
 def _hardware(device: torch.device) -> Hardware:
     found = torch.cuda.get_device_properties(device)
     return Hardware(found.major * 10 + found.minor, found.multi_processor_count)
+
+
+def on_its_device(op: Callable[P, R]) -> Callable[P, R]:
+    """Lets `op` launch on the GPU of its first argument.
+
+    Triton launches on the current GPU, and a model that is spread over several has tensors on others.
+    Autograd sets the current one for a backward itself.
+    """
+
+    @wraps(op)
+    def launched(*args: P.args, **kwargs: P.kwargs) -> R:
+        device = args[0].device  # type: ignore[attr-defined]
+        with torch.cuda.device(device) if device.type == "cuda" else nullcontext():
+            return op(*args, **kwargs)
+
+    return launched
 
 
 def multiprocessors(device: torch.device | str) -> int:

@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 
+from malgil_kernels.dispatch import on_its_device
 from malgil_kernels.rms_norm.triton_op import launch_backward, launch_forward
 from malgil_kernels.row_tiles import as_rows
 
@@ -36,6 +37,7 @@ class AddRmsNormTriton(torch.autograd.Function):
         return dh, dh, dw, None, None
 
 
+@on_its_device
 def add_rms_norm_triton(
     x: torch.Tensor, residual: torch.Tensor, weight: torch.Tensor, eps: float, variant: str = "llama"
 ) -> tuple[torch.Tensor, torch.Tensor]:

@@ -8,6 +8,7 @@ from malgil_kernels.attention.backward import launch_backward
 from malgil_kernels.attention.forward import launch_forward
 from malgil_kernels.attention.ranges import launch_ranges
 from malgil_kernels.attention.rule import Ranges, Rule
+from malgil_kernels.dispatch import on_its_device
 
 
 class RangeAttention(torch.autograd.Function):
@@ -36,6 +37,7 @@ class RangeAttention(torch.autograd.Function):
         return dq, dk, dv, None, None, None
 
 
+@on_its_device
 def range_attention_triton(
     q: torch.Tensor,
     k: torch.Tensor,
@@ -53,6 +55,7 @@ def range_attention_triton(
     return out, lse
 
 
+@on_its_device
 def attention_triton(
     q: torch.Tensor,
     k: torch.Tensor,
@@ -70,6 +73,7 @@ def attention_triton(
     return range_attention_triton(q, k, v, ranges, scale, softcap)
 
 
+@on_its_device
 def padded_attention_triton(
     q: torch.Tensor,
     k: torch.Tensor,

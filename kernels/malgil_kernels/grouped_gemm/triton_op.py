@@ -16,6 +16,7 @@ import torch
 import triton
 import triton.language as tl
 
+from malgil_kernels.dispatch import on_its_device
 from malgil_kernels.lora_linear.matmul import dot
 
 
@@ -201,6 +202,7 @@ class GroupedGemmTriton(torch.autograd.Function):
         return dx, dw, None
 
 
+@on_its_device
 def grouped_gemm_triton(x: torch.Tensor, weight: torch.Tensor, offsets: torch.Tensor) -> torch.Tensor:
     """y (tokens, out features) of x (tokens, in features) sorted by expert."""
     y: torch.Tensor = GroupedGemmTriton.apply(x, weight, offsets)

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 import triton
 
-from malgil_kernels.dispatch import multiprocessors
+from malgil_kernels.dispatch import multiprocessors, on_its_device
 from malgil_kernels.layer_norm.backward import (
     layer_norm_backward_kernel,
     layer_norm_long_backward_kernel,
@@ -176,6 +176,7 @@ class LayerNormTriton(torch.autograd.Function):
         return dx, dw_or_none, None if bias is None else db.to(bias.dtype), None, None
 
 
+@on_its_device
 def layer_norm_triton(
     x: torch.Tensor,
     weight: torch.Tensor | None,

@@ -11,6 +11,7 @@ from typing import Any, Literal
 
 import torch
 
+from malgil_kernels.dispatch import on_its_device
 from malgil_kernels.lora_linear.backward import launch_input_gradient
 from malgil_kernels.lora_linear.blocks import forward_by_blocks, input_gradient_by_blocks
 from malgil_kernels.lora_linear.launch_forward import DECODE_TOKENS, launch_decode, launch_tiles
@@ -80,6 +81,7 @@ class LoraLinearTriton(torch.autograd.Function):
         return dx, da, db, dbias, None, None, None, None, None
 
 
+@on_its_device
 def lora_linear_triton(
     x: torch.Tensor,
     weight: QuantisedWeight | torch.Tensor,

@@ -13,7 +13,7 @@ import triton
 import triton.language as tl
 
 from malgil_kernels.attention.forward import dot, padded_dim, score_scales, tanh
-from malgil_kernels.dispatch import multiprocessors
+from malgil_kernels.dispatch import multiprocessors, on_its_device
 
 PROGRAMS_PER_SM = 16
 SHORTEST_SPLIT = 256
@@ -149,6 +149,7 @@ def paged_reduce_kernel(
     tl.store(out_row_ptr + dims, out, mask=dims < HEAD_DIM)
 
 
+@on_its_device
 def paged_attention_triton(
     query: torch.Tensor,
     key_cache: torch.Tensor,

@@ -11,6 +11,7 @@ import torch
 import triton
 import triton.language as tl
 
+from malgil_kernels.dispatch import on_its_device
 from malgil_kernels.quantise.formats import (
     GGUF_BLOCK,
     Q4_0_BYTES,
@@ -74,16 +75,19 @@ def dequantise_gguf_kernel(blocks_ptr, out_ptr, blocks, BYTES: tl.constexpr, BLO
         tl.store(out + 16, ((code >> 4) - 8).to(tl.float32) * d, mask=inside)
 
 
+@on_its_device
 def quantise_q8_0_triton(w: torch.Tensor) -> Q8_0Weight:
     """w (rows, columns) contiguous, columns a multiple of 32 → the bytes of a GGUF tensor."""
     return Q8_0Weight((w.shape[0], w.shape[1]), w.dtype, _quantise(w, quantise_q8_0_kernel, Q8_0_BYTES))
 
 
+@on_its_device
 def quantise_q4_0_triton(w: torch.Tensor) -> Q4_0Weight:
     """w (rows, columns) contiguous, columns a multiple of 32 → the bytes of a GGUF tensor."""
     return Q4_0Weight((w.shape[0], w.shape[1]), w.dtype, _quantise(w, quantise_q4_0_kernel, Q4_0_BYTES))
 
 
+@on_its_device
 def dequantise_gguf_triton(weight: Q8_0Weight | Q4_0Weight, dtype: torch.dtype) -> torch.Tensor:
     """(rows, columns) in `dtype`."""
     out = torch.empty(weight.shape, dtype=dtype, device=weight.device)

@@ -12,6 +12,7 @@ import torch
 import triton
 import triton.language as tl
 
+from malgil_kernels.dispatch import on_its_device
 from malgil_kernels.quantise.codes import (
     NF4_BLOCK,
     NF4_STATISTICS_BLOCK,
@@ -73,6 +74,7 @@ def quantise_statistics_kernel(
     tl.store(codes_ptr + place, code.to(tl.uint8), mask=place < count)
 
 
+@on_its_device
 def quantise_nf4_triton(w: torch.Tensor, match: str) -> Nf4Weight:
     """w (rows, columns) contiguous → NF4; `match` is the build whose rounding of the absmax is followed."""
     count = w.numel()

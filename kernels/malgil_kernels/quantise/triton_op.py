@@ -12,6 +12,7 @@ import torch
 import triton
 import triton.language as tl
 
+from malgil_kernels.dispatch import on_its_device
 from malgil_kernels.quantise.decode import operands, weight_tile
 from malgil_kernels.quantise.formats import FP8_BLOCK, Fp8Weight, Int4Weight, Int8Weight, QuantisedWeight
 
@@ -178,6 +179,7 @@ def dequantise_kernel(
     tl.store(out_ptr + out_row[:, None] * out_stride + column[None, :], value, mask=inside)
 
 
+@on_its_device
 def quantise_rows_triton(w: torch.Tensor, fp8: bool) -> Int8Weight | Fp8Weight:
     """w (rows, columns), inner stride 1 → one byte a weight and one scale a row."""
     rows, columns = w.shape
@@ -203,6 +205,7 @@ def quantise_rows_triton(w: torch.Tensor, fp8: bool) -> Int8Weight | Fp8Weight:
     return Int8Weight((rows, columns), w.dtype, codes, scale)
 
 
+@on_its_device
 def quantise_fp8_blocks_triton(w: torch.Tensor) -> Fp8Weight:
     """w (rows, columns), inner stride 1 → e4m3 and a scale per block of 128 × 128."""
     rows, columns = w.shape
@@ -216,6 +219,7 @@ def quantise_fp8_blocks_triton(w: torch.Tensor) -> Fp8Weight:
     return Fp8Weight((rows, columns), w.dtype, codes.view(torch.float8_e4m3fn), scale)
 
 
+@on_its_device
 def quantise_int4_triton(w: torch.Tensor, group: int, symmetric: bool) -> Int4Weight:
     """w (rows, columns), inner stride 1 → nibbles and a float16 scale (and a zero point) per group."""
     rows, columns = w.shape
@@ -242,6 +246,7 @@ def quantise_int4_triton(w: torch.Tensor, group: int, symmetric: bool) -> Int4We
     return Int4Weight((rows, columns), w.dtype, packed, scale, zero, group)
 
 
+@on_its_device
 def dequantise_triton(weight: QuantisedWeight, dtype: torch.dtype) -> torch.Tensor:
     """(rows, columns) in `dtype`."""
     rows, columns = weight.shape

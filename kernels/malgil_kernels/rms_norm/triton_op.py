@@ -16,6 +16,7 @@ import torch
 import triton
 import triton.language as tl
 
+from malgil_kernels.dispatch import on_its_device
 from malgil_kernels.rms_norm.long_rows import launch_long_backward, launch_long_forward
 from malgil_kernels.row_tiles import LONGEST, as_rows, programs_for, tile_of
 
@@ -183,6 +184,7 @@ class RmsNormTriton(torch.autograd.Function):
         return dx, dw, None, None
 
 
+@on_its_device
 def rms_norm_triton(
     x: torch.Tensor, weight: torch.Tensor, eps: float, variant: str = "llama"
 ) -> torch.Tensor:
