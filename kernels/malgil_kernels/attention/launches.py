@@ -17,7 +17,9 @@ def launches() -> Iterator[tuple[str, Callable[[], object]]]:
     yield "bf16, causal, head dim 80", _call(80, torch.bfloat16, causal)
     yield "bf16, causal, head dim 128", _call(128, torch.bfloat16, causal)
     yield "bf16, window and softcap, head dim 256", _call(256, torch.bfloat16, causal_rule(True, 4096), 50.0)
-    yield "fp32, causal, head dim 128", _call(128, torch.float32, causal)
+    yield "bf16, causal, head dim 256", _call(256, torch.bfloat16, causal)
+    for dim in (64, 128, 256):
+        yield f"fp32, causal, head dim {dim}", _call(dim, torch.float32, causal)
 
 
 def _call(dim: int, dtype: torch.dtype, rule: Rule, softcap: float | None = None) -> Callable[[], object]:
