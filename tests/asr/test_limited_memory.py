@@ -43,7 +43,8 @@ def test_a_batch_that_does_not_fit_is_cut_and_the_training_ends(
     done = subprocess.run(
         [*command, str(prepared), str(wide_encoder), str(tmp_path)],
         cwd=ROOT,
-        env={**os.environ, "MALLOC_ARENA_MAX": "1"},
+        # every thread takes address space of its own
+        env={**os.environ, "MALLOC_ARENA_MAX": "1", "OMP_NUM_THREADS": "1", "MALGIL_THREADS": "1"},
         capture_output=True,
         text=True,
         timeout=300,

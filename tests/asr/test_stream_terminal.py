@@ -145,6 +145,15 @@ def talker(encoder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+@pytest.fixture
+def plain_ctrl_c() -> Iterator[None]:
+    """Python's own handler: another test may have left that of a library."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+@pytest.mark.usefixtures("plain_ctrl_c")
 def test_ctrl_c_waits_for_the_block_in_hand_and_a_second_one_does_not() -> None:
     done = []
     with pytest.raises(KeyboardInterrupt):
@@ -161,6 +170,7 @@ def test_ctrl_c_waits_for_the_block_in_hand_and_a_second_one_does_not() -> None:
     assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
 
 
+@pytest.mark.usefixtures("plain_ctrl_c")
 def test_ctrl_c_is_heard_at_once_while_a_block_is_waited_for() -> None:
     def silent() -> Iterator[int]:
         yield 1
