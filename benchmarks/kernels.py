@@ -6,8 +6,10 @@
     python benchmarks/kernels.py --plot                         # docs/reference/kernels.svg from the JSON
 
 Nothing that computes a wrong result is given a speed (`kernel_bench/verify.py`). Peers that are not installed
-are named as missing. Runs with torch 2.11 and triton 3.6 on; peers can be carried as wheels:
-`pip install --no-deps liger-kernel bitsandbytes peft`.
+are named as missing: `pip install --no-deps liger-kernel bitsandbytes peft`, which can be carried as wheels.
+
+On the GPU machine: its own torch 2.11, triton 3.6, transformers 5.17 and numpy 2.5 do, and nothing of ours is
+installed there. With those and no GPU, `--quick` needs numpy below 2.4: see kernels/README.md.
 """
 
 from __future__ import annotations

@@ -43,7 +43,13 @@ def copies_past_cache(bytes_of_inputs: int, device: torch.device) -> int:
 
 
 def time_runs(
-    runs: Mapping[str, Run], *, budget_ms: float, device: torch.device, graph: bool = False, sets: int = 1
+    runs: Mapping[str, Run],
+    *,
+    budget_ms: float,
+    device: torch.device,
+    graph: bool = False,
+    sets: int = 1,
+    restore: Callable[[], None] = lambda: None,
 ) -> dict[str, Timing]:
     """Times every run, in turns.
 
@@ -51,9 +57,14 @@ def time_runs(
         budget_ms: device time to spend on each implementation.
         graph: replay each run as a CUDA graph, where it can be captured: for calls shorter than a launch.
         sets: how many sets of inputs a run rotates over.
+        restore: called before each turn, untimed: gives back what a run has written over.
     """
     if device.type != "cuda":
-        return {name: _by_clock(run) for name, run in runs.items()}
+        timings = {}
+        for name, run in runs.items():
+            restore()
+            timings[name] = _by_clock(run)
+        return timings
     calls, peaks, captured = dict(runs), {}, {}
     for name, run in runs.items():
         peaks[name] = _peak_bytes(run)
@@ -65,6 +76,7 @@ def time_runs(
     samples: dict[str, list[float]] = {name: [] for name in runs}
     for block in range(BLOCKS):
         for name, call in calls.items():
+            restore()
             repeats = max(1, round(budget_ms / BLOCKS / max(estimates[name], 1e-3)))
             samples[name] += _block(call, min(repeats, 500), block)
     per_replay = {name: sets if captured.get(name) else 1 for name in runs}

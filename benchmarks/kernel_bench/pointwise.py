@@ -97,10 +97,11 @@ def _glu(activation: str, shown: str, module: str, liger: str, rows: int, width:
             "malgil": lambda gate, up: glu(gate, up, activation),
             "eager": eager,
             "compile": compiled(eager),
-            "liger": peer(module, liger),
+            "liger": peer(module, liger),  # its backward writes the gradients over gate and up
         },
         reference=lambda gate, up: glu_reference(gate, up, activation),
         dtype=BF16,
         asked=ASKED,
         bytes_moved=2 * (3 + 5) * rows * width,  # forward: two in, one out; backward: three in, two out
+        in_place=True,
     )

@@ -15,6 +15,7 @@ import torch
 Tensors = tuple[torch.Tensor, ...]
 Make = Callable[[torch.Generator, torch.device], Tensors]
 Compute = Callable[..., Any]  # inputs → a tensor or several
+Gradient = Callable[[torch.Tensor], torch.Tensor]  # of an output: what its backward begins with
 
 
 @dataclass(frozen=True)
@@ -49,7 +50,8 @@ class Problem:
         bytes_moved: that the op must read and write at least, forward (and backward).
         flops: that it must do.
         graph: time replays of a CUDA graph: for calls shorter than their launch.
-        in_place: inputs are overwritten, so that two implementations cannot be compared on the same ones.
+        in_place: some implementation writes over its inputs (Liger's SwiGLU puts gradients there): they are
+            made again before another one takes its turn.
     """
 
     op: str
@@ -72,7 +74,37 @@ class Problem:
         return f"{self.op} {self.size}, {'forward + backward' if self.backward else 'forward'}"
 
 
-def outputs_and_gradients(compute: Compute, inputs: Sequence[Any], backward: bool) -> list[torch.Tensor]:
+def output_gradient(y: torch.Tensor) -> torch.Tensor:
+    """The gradient with which every implementation's backward begins: 1 for a loss, else random, the same.
+
+    In the layout of y, as a layer behind would give it.
+    """
+    if y.ndim == 0:
+        return torch.ones_like(y)
+    generator = torch.Generator(device="cpu").manual_seed(11)
+    row = torch.randn(y.shape[-1], generator=generator).to(y)
+    return torch.empty_like(y).copy_(row)
+
+
+def kept_gradients() -> Gradient:
+    """`output_gradient`, made once per shape, layout and type: making one is no part of what is timed.
+
+    A peer may write over them (Liger's RoPE turns them in place): for timing alone, not for a verdict.
+    """
+    kept: dict[tuple[object, ...], torch.Tensor] = {}
+
+    def gradient(y: torch.Tensor) -> torch.Tensor:
+        key = (y.shape, y.stride(), y.dtype)
+        if key not in kept:
+            kept[key] = output_gradient(y)
+        return kept[key]
+
+    return gradient
+
+
+def outputs_and_gradients(
+    compute: Compute, inputs: Sequence[Any], backward: bool, gradient: Gradient = output_gradient
+) -> list[torch.Tensor]:
     """Outputs, then the gradient of every input that requires one, under fixed output gradients."""
     found = compute(*inputs)
     outputs = [found] if isinstance(found, torch.Tensor) else list(found)
@@ -81,15 +113,6 @@ def outputs_and_gradients(compute: Compute, inputs: Sequence[Any], backward: boo
     leaves = [x for x in inputs if isinstance(x, torch.Tensor) and x.requires_grad]
     differentiable = [y for y in outputs if y.requires_grad]
     gradients = torch.autograd.grad(
-        differentiable, leaves, [output_gradient(y) for y in differentiable], allow_unused=True
+        differentiable, leaves, [gradient(y) for y in differentiable], allow_unused=True
     )
     return outputs + [g for g in gradients if g is not None]
-
-
-def output_gradient(y: torch.Tensor) -> torch.Tensor:
-    """The gradient with which every implementation's backward begins: 1 for a loss, else random, the same."""
-    if y.ndim == 0:
-        return torch.ones_like(y)
-    generator = torch.Generator(device="cpu").manual_seed(11)
-    row = torch.randn(y.shape[-1], generator=generator).to(y)
-    return row.expand(y.shape).contiguous()

@@ -43,7 +43,8 @@ def _versions() -> dict[str, str | None]:
             found[name] = version(name)
         except PackageNotFoundError:
             found[name] = None
-    return found
+    # with its build, which the metadata of PyPI's wheel leaves out
+    return found | {"torch": str(torch.__version__)}
 
 
 def _git_commit() -> str:

@@ -18,7 +18,7 @@ from benchmarks.kernel_bench.measure import (
     matmul_flops_per_s,
     time_runs,
 )
-from benchmarks.kernel_bench.problem import Compute, Problem, outputs_and_gradients
+from benchmarks.kernel_bench.problem import Compute, Problem, Tensors, kept_gradients, outputs_and_gradients
 from benchmarks.kernel_bench.verify import differs_at_full_size, verdict
 
 FAMILIES: dict[str, Callable[[bool], Iterable[Problem]]] = {
@@ -45,6 +45,7 @@ def measure_problem(
     """A row of the table: timings of all that are right, why the others have none, and the verdicts."""
     wrong = {name: verdict(problem, name, device) for name in problem.implementations}
     timings = _timings(problem, wrong, device, budget_ms)
+    torch.compiler.reset()  # its limit of recompilations is per function, and sizes share theirs
     gc.collect()
     if device.type == "cuda":
         torch.cuda.empty_cache()
@@ -55,27 +56,43 @@ def _timings(
     problem: Problem, wrong: dict[str, str], device: torch.device, budget_ms: float
 ) -> dict[str, Timing]:
     """Times what is right; adds to `wrong` what turns out not to be at full size."""
-    sets = [problem.make(torch.Generator(device=device).manual_seed(0), device)]
+
+    def made(number: int) -> Tensors:
+        return problem.make(torch.Generator(device=device).manual_seed(number), device)
+
+    wrong |= _full_size_verdicts(problem, wrong, made)
+    sets = [made(0)]
     copies = copies_past_cache(sum(x.nbytes for x in sets[0]), device)
-    sets += [problem.make(torch.Generator(device=device).manual_seed(i), device) for i in range(1, copies)]
-    wrong |= _full_size_verdicts(problem, wrong, sets[0])
+    sets += [made(number) for number in range(1, copies)]
+    gradient = kept_gradients()
 
     def turns(compute: Compute) -> Run:
-        return lambda turn: outputs_and_gradients(compute, sets[turn % len(sets)], problem.backward)
+        return lambda turn: outputs_and_gradients(compute, sets[turn % len(sets)], problem.backward, gradient)
+
+    @torch.no_grad()
+    def restore() -> None:
+        for number, inputs in enumerate(sets if problem.in_place else []):
+            for x, fresh in zip(inputs, made(number), strict=True):
+                x.copy_(fresh)
 
     runs = {name: turns(compute) for name, compute in problem.implementations.items() if not wrong[name]}
     if not runs:
         return {}
-    return time_runs(runs, budget_ms=budget_ms, device=device, graph=problem.graph, sets=len(sets))
+    return time_runs(
+        runs, budget_ms=budget_ms, device=device, graph=problem.graph, sets=len(sets), restore=restore
+    )
 
 
-def _full_size_verdicts(problem: Problem, wrong: dict[str, str], inputs: Any) -> dict[str, str]:
+def _full_size_verdicts(
+    problem: Problem, wrong: dict[str, str], made: Callable[[int], Tensors]
+) -> dict[str, str]:
     """Ours against the first peer that is right, at full size; {} where there is nothing to compare with."""
     peers = [name for name, why in wrong.items() if not why and name != "malgil"]
-    if wrong["malgil"] or not peers or problem.in_place:
+    if wrong["malgil"] or not peers:
         return {}
-    other = outputs_and_gradients(problem.implementations[peers[0]], inputs, problem.backward)
-    found = outputs_and_gradients(problem.implementations["malgil"], inputs, problem.backward)
+    # each on inputs of its own, equal ones: either may write over them
+    other = outputs_and_gradients(problem.implementations[peers[0]], made(0), problem.backward)
+    found = outputs_and_gradients(problem.implementations["malgil"], made(0), problem.backward)
     return {"malgil": differs_at_full_size(problem, found, other)}
 
 

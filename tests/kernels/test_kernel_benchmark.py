@@ -11,7 +11,7 @@ import torch
 
 pytest.importorskip("triton")
 
-from benchmarks.kernel_bench.problem import Asked, Problem
+from benchmarks.kernel_bench.problem import Asked, Problem, kept_gradients, output_gradient
 from benchmarks.kernel_bench.run import measure_problem
 
 ROOT = Path(__file__).parents[2]
@@ -72,6 +72,45 @@ def test_what_is_wrong_only_at_full_size_is_caught_there():
     row = measure_problem(Problem(**{**one.__dict__, "make": large}), DEVICE, LIMITS, budget_ms=5.0)
     assert "at full size" in row["wrong"]["malgil"]
     assert "malgil" not in row["timings"]
+
+
+class WritesOver(torch.autograd.Function):
+    """x², whose backward leaves the gradient in x, as Liger's SwiGLU does."""
+
+    @staticmethod
+    def forward(ctx, x):
+        ctx.save_for_backward(x)
+        return x * x
+
+    @staticmethod
+    def backward(ctx, dy):
+        (x,) = ctx.saved_tensors
+        x.data.mul_(2 * dy)
+        return x.data
+
+
+def test_what_a_peer_writes_over_is_made_again_before_another_is_judged_or_timed():
+    seen = []
+
+    def ours(x):
+        seen.append(x.detach().clone())
+        return x * x
+
+    one = problem(first=WritesOver.apply, malgil=ours)
+    row = measure_problem(Problem(**{**one.__dict__, "in_place": True}), DEVICE, LIMITS, budget_ms=5.0)
+    assert set(row["timings"]) == {"first", "malgil"}, row["wrong"]
+    generators = (torch.Generator(device=DEVICE).manual_seed(number) for number in (3, *range(17)))
+    made = [one.make(generator, DEVICE)[0] for generator in generators]
+    assert all(any(torch.equal(x, fresh) for fresh in made) for x in seen)
+
+
+def test_the_gradient_of_an_output_has_its_layout_and_is_made_once():
+    y = torch.empty(2, 3, 5, device=DEVICE).transpose(0, 1)
+    assert output_gradient(y).stride() == y.stride()
+    gradient = kept_gradients()
+    assert gradient(y) is gradient(torch.zeros_like(y))
+    assert torch.equal(gradient(y), gradient(y.contiguous()))
+    assert gradient(y.contiguous()).is_contiguous()
 
 
 @pytest.mark.slow
