@@ -9,8 +9,8 @@ launch itself does nothing. A launcher that reads a tensor's values therefore fa
 CUDA graph.
 
 It fails on: a launch that does not compile or needs more shared memory than the target has; more spilled
-bytes than `spills.json` allows; a kernel of the package that no launch reaches. It says nothing about speed
-or about results: those are the benchmarks' and the tests' subjects.
+bytes than `spills.json` allows this release of Triton; a kernel of the package that no launch reaches. It
+says nothing about speed or about results: those are the benchmarks' and the tests' subjects.
 """
 
 import argparse
@@ -239,6 +239,13 @@ def supported(arch: int) -> bool:
     return sm_arch_from_capability(arch) in said.stdout
 
 
+def compiler() -> str:
+    """Whose spills are counted: Triton's releases differ in them, its patches do not."""
+    import triton
+
+    return "triton " + ".".join(triton.__version__.split(".")[:2])
+
+
 def problems(
     built: Sequence[Built], launched: set[str], wanted: set[str], baseline: dict[str, int]
 ) -> Iterator[str]:
@@ -289,14 +296,16 @@ def check(
         with ProcessPoolExecutor(PROCESSES, mp_context=spawn) as pool:
             reports = list(pool.map(check_op, *zip(*jobs, strict=True)))
     built = [one for report in reports for one in report.built]
-    baseline: dict[str, int] = json.loads(file.read_text("utf-8")) if file.exists() else {}
+    baselines: dict[str, dict[str, int]] = json.loads(file.read_text("utf-8")) if file.exists() else {}
+    baseline = baselines.get(compiler(), {})
     if update:
         now = {(op, f"sm_{arch}") for op, _, arch in jobs}
         baseline = {
             key: n for key, n in baseline.items() if (key.split(" | ")[0], key.split(" | ")[-1]) not in now
         }
         baseline |= {one.key: one.spill_bytes for one in built if one.spill_bytes}
-        file.write_text(json.dumps(baseline, indent=2, sort_keys=True, ensure_ascii=False) + "\n", "utf-8")
+        baselines[compiler()] = baseline
+        file.write_text(json.dumps(baselines, indent=2, sort_keys=True, ensure_ascii=False) + "\n", "utf-8")
     launched = {name for report in reports for name in report.launched}
     wanted = kernels_of(package)
     if set(ops) != set(ops_of(package)):  # other ops may launch what lies elsewhere in the package
