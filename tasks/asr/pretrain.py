@@ -18,7 +18,8 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -40,7 +41,7 @@ from tasks.asr.checkpoints.checkpoint import (
     save_checkpoint,
     use_threads,
 )
-from tasks.asr.checkpoints.layout import pinned
+from tasks.asr.checkpoints.layout import local_folder, pinned
 from tasks.asr.decoding.decode import greedy_labels
 from tasks.asr.pretraining.contrastive import (
     Task,
@@ -91,6 +92,8 @@ def pretrain(params: Pretrain, *, out_dir: Path, work_dir: Path) -> Path:
     """
     if params.source == "espeak":
         check_languages(params.languages)
+    if params.initial:
+        params = params.model_copy(update={"initial": _checked(params.initial)})
     use_threads()
     if params.processes > 1 and not launched():
         read_speech(params, work_dir / "speech")  # before there is anybody to wait for it
@@ -105,11 +108,10 @@ def pretrain(params: Pretrain, *, out_dir: Path, work_dir: Path) -> Path:
 
 def _pretrain(params: Pretrain, out_dir: Path, work_dir: Path, world: World) -> Path:
     commit = provenance.git_commit()
-    if params.initial:
-        params = params.model_copy(update={"initial": pinned(params.initial)})  # one commit from here on
     speech = read_speech(params, work_dir / "speech")
     held = max(1, min(_VALIDATION, len(speech.symbols) // 10))
-    objective = (_contrastive if params.source == "audio" else _supervised)(params, speech, held)
+    with _naming_the_setting():
+        objective = (_contrastive if params.source == "audio" else _supervised)(params, speech, held)
     log.info(
         "%d training utterances, %.2f hours, %d parameters",
         len(speech.symbols) - held,
@@ -126,6 +128,25 @@ def _pretrain(params: Pretrain, out_dir: Path, work_dir: Path, world: World) -> 
     return out_dir
 
 
+def _checked(initial: str) -> str:
+    """The checkpoint with its commit, one for all processes; looked at before hours of speech are made."""
+    with _naming_the_setting():
+        found = pinned(initial)
+        local_folder(found)
+        return found
+
+
+@contextmanager
+def _naming_the_setting() -> Iterator[None]:
+    """Says of a checkpoint that cannot be used which setting names it."""
+    try:
+        yield
+    except ModelError as error:
+        raise ModelError(
+            error.what, error.rule, f"{error.next_step} (pretrain.initial in params.yaml)"
+        ) from error
+
+
 def _supervised(params: Pretrain, speech: PretrainingSpeech, held: int) -> _Objective:
     """CTC on the symbols of the utterances."""
     vocabulary = Vocabulary.of_symbols(_characters(speech))
@@ -133,10 +154,7 @@ def _supervised(params: Pretrain, speech: PretrainingSpeech, held: int) -> _Obje
     labels = [[ids[symbol] for symbol in symbols] for symbols in speech.symbols]
     normalise = normalises(params.initial) if params.initial else True
     if params.initial:
-        try:
-            model = load_encoder(params.initial, vocabulary, params.seed)
-        except ModelError as error:
-            raise ModelError(error.what, error.rule, "correct pretrain.initial in params.yaml") from error
+        model = load_encoder(params.initial, vocabulary, params.seed)
     else:
         model = fresh_model(mini_config(len(vocabulary.symbols)), params.seed)
     judge = partial(
@@ -258,14 +276,15 @@ def _provenance(
     world: World,
 ) -> dict[str, Any]:
     """Where the weights come from: names, hashes and hours, never a path of somebody's machine."""
-    named = {key: Path(getattr(params, key)).name for key in ("corpus", "initial")}
+    initial = provenance.checkpoint(params.initial) if params.initial else {}
+    named = {"corpus": Path(params.corpus).name, "initial": initial.get("name", "")}
     return {
         "name": name,
         "command": "python -m tasks.asr.pretrain",
         "made_at": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
         "git_commit_at_start": commit,
         "params": params.model_dump() | named,
-        "initial": _initial(params),
+        "initial": initial,
         "speech": speech.about,
         "training": {
             "objective": "contrastive" if objective.loss_of else "ctc",
@@ -281,16 +300,6 @@ def _provenance(
         "machine": provenance.machine(),
         "versions": provenance.versions(),
     }
-
-
-def _initial(params: Pretrain) -> dict[str, str]:
-    """The checkpoint that was gone on from, by name and hash; nothing for random weights."""
-    if not params.initial:
-        return {}
-    weights = Path(params.initial) / "model.safetensors"
-    if weights.is_file():
-        return {"name": weights.parent.name, "sha256": sha256_file(weights)}
-    return {"name": params.initial}
 
 
 def _write(out_dir: Path, objective: _Objective, about: dict[str, Any]) -> None:
