@@ -110,7 +110,8 @@ class Pretrain(Section):
         "path",
     )
     initial: str = setting(
-        "checkpoint to go on from, a folder or a Hub id; empty: random weights in the mini shape",
+        "checkpoint to go on from, a folder or a Hub id (`id@revision`); empty: random weights in the mini "
+        "shape",
         "path or id",
     )
     languages: Names = setting("espeak-ng languages; Korean is refused", "–")

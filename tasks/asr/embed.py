@@ -168,7 +168,11 @@ class _Job:
 
     def __init__(self, recording: Recording, encoder: EncoderLayers, pooling: Pooling) -> None:
         if not recording.samples:
-            raise DataError(f"{recording.name} holds no samples", "must hold speech", "record it again")
+            raise DataError(
+                f"{recording.name} lasts {recording.duration_s:.6f} s: at 16 kHz no sample is left",
+                "must hold speech",
+                "record it again",
+            )
         self.recording, self.encoder, self.pooling = recording, encoder, pooling
         self.samples = max(recording.samples, encoder.grid.field)
         self.frames = encoder.grid.frames(self.samples)

@@ -18,46 +18,30 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 from typing import Any
 
-import torch
-from rapidfuzz.distance import Levenshtein
-
 from tasks.artifacts import digest_folder, digest_json, new_folder, sha256_file, write_json
 from tasks.asr import provenance
 from tasks.asr.checkpoints.checkpoint import (
-    SPACE,
-    Vocabulary,
     describe,
-    fresh_model,
-    load_encoder,
-    mini_config,
-    normalises,
     save_checkpoint,
     use_threads,
 )
-from tasks.asr.checkpoints.layout import pinned
-from tasks.asr.decoding.decode import greedy_labels
-from tasks.asr.pretraining.contrastive import (
-    Task,
-    contrastive_accuracy,
-    contrastive_loss,
-    contrastive_model,
-    shortest_samples,
-)
+from tasks.asr.checkpoints.layout import local_folder, pinned
 from tasks.asr.pretraining.corpus import PretrainingSpeech, read_speech
+from tasks.asr.pretraining.objective import Objective, contrastive, supervised
 from tasks.asr.pretraining.pseudo import check_languages
-from tasks.asr.training.augment import Augmentation, normalised
-from tasks.asr.training.batching import AudioStore, Batch, buckets, pad, plan_batches, uses_mask
+from tasks.asr.training.augment import Augmentation
+from tasks.asr.training.batching import AudioStore, plan_batches
 from tasks.asr.training.loop import Outcome, Schedule, train_steps
 from tasks.asr.training.processes import World, join, launch, launched
 from tasks.asr.training.update import Method
 from tasks.data.espeak import SAMPLE_RATE_HZ
-from tasks.errors import DataError, ModelError
+from tasks.errors import ModelError
 from tasks.resume import ResumableState
 from tasks.settings import Pretrain
 from tasks.stage import run_stage
@@ -66,19 +50,6 @@ from tasks.tracking import JsonlTracker, read_history
 log = logging.getLogger("malgil.asr.pretrain")
 _VALIDATION = 160  # utterances, at most a tenth of the speech
 _RAMP_EXAMPLES = 5000  # examples without augmentation, then as many over which it grows to all of it
-
-
-@dataclass(frozen=True)
-class _Objective:
-    """What is learned: a model, the symbols it writes, its loss (None: CTC) and its judge."""
-
-    kind: str
-    model: Any
-    vocabulary: Vocabulary
-    labels: list[list[int]]
-    loss_of: Callable[[Any, Batch], torch.Tensor] | None
-    evaluate: Callable[[Any], dict[str, float]]
-    normalise: bool
 
 
 def pretrain(params: Pretrain, *, out_dir: Path, work_dir: Path) -> Path:
@@ -91,6 +62,8 @@ def pretrain(params: Pretrain, *, out_dir: Path, work_dir: Path) -> Path:
     """
     if params.source == "espeak":
         check_languages(params.languages)
+    if params.initial:
+        params = params.model_copy(update={"initial": _checked(params.initial)})
     use_threads()
     if params.processes > 1 and not launched():
         read_speech(params, work_dir / "speech")  # before there is anybody to wait for it
@@ -105,11 +78,10 @@ def pretrain(params: Pretrain, *, out_dir: Path, work_dir: Path) -> Path:
 
 def _pretrain(params: Pretrain, out_dir: Path, work_dir: Path, world: World) -> Path:
     commit = provenance.git_commit()
-    if params.initial:
-        params = params.model_copy(update={"initial": pinned(params.initial)})  # one commit from here on
     speech = read_speech(params, work_dir / "speech")
     held = max(1, min(_VALIDATION, len(speech.symbols) // 10))
-    objective = (_contrastive if params.source == "audio" else _supervised)(params, speech, held)
+    with _naming_the_setting():
+        objective = (contrastive if params.source == "audio" else supervised)(params, speech, held)
     log.info(
         "%d training utterances, %.2f hours, %d parameters",
         len(speech.symbols) - held,
@@ -126,65 +98,30 @@ def _pretrain(params: Pretrain, out_dir: Path, work_dir: Path, world: World) -> 
     return out_dir
 
 
-def _supervised(params: Pretrain, speech: PretrainingSpeech, held: int) -> _Objective:
-    """CTC on the symbols of the utterances."""
-    vocabulary = Vocabulary.of_symbols(_characters(speech))
-    ids = vocabulary.ids
-    labels = [[ids[symbol] for symbol in symbols] for symbols in speech.symbols]
-    normalise = normalises(params.initial) if params.initial else True
-    if params.initial:
-        try:
-            model = load_encoder(params.initial, vocabulary, params.seed)
-        except ModelError as error:
-            raise ModelError(error.what, error.rule, "correct pretrain.initial in params.yaml") from error
-    else:
-        model = fresh_model(mini_config(len(vocabulary.symbols)), params.seed)
-    judge = partial(
-        _symbol_error_rate,
-        store=speech.store,
-        references=labels[:held],
-        blank_id=vocabulary.blank_id,
-        normalise=normalise,
-    )
-    kind = f"pre-trained encoder with {'an IPA' if params.source == 'espeak' else 'a character'} head"
-    return _Objective(kind, model, vocabulary, labels, None, judge, normalise)
+def _checked(initial: str) -> str:
+    """The checkpoint with its commit, one for all processes; looked at before hours of speech are made."""
+    with _naming_the_setting():
+        found = pinned(initial)
+        local_folder(found)
+        return found
 
 
-def _contrastive(params: Pretrain, speech: PretrainingSpeech, held: int) -> _Objective:
-    """wav2vec2's task on audio alone."""
-    task = Task(params.mask_share, params.mask_frames, params.negatives)
-    model = contrastive_model(
-        params.initial, task, params.diversity_weight, params.gumbel_temperature, params.seed
-    )
-    needed = 1.2 * shortest_samples(model.config, task)  # a faster voice shortens an example
-    if (short := int((speech.store.lengths < needed).sum())) > 0:
-        raise DataError(
-            f"{short} utterances are shorter than {needed / SAMPLE_RATE_HZ:.2f} s",
-            f"masked spans of pretrain.mask_frames = {params.mask_frames} must fit twice",
-            "lower pretrain.mask_frames in params.yaml, or leave these files out",
-        )
-    judge = partial(contrastive_accuracy, store=speech.store, count=held, task=task)
-    normalise = normalises(params.initial) if params.initial else True
-    return _Objective(
-        "encoder pre-trained without transcripts, with its quantiser",
-        model,
-        Vocabulary.of_symbols(()),
-        [[]] * len(speech.symbols),
-        partial(contrastive_loss, task=task),
-        judge,
-        normalise,
-    )
-
-
-def _characters(speech: PretrainingSpeech) -> tuple[str, ...]:
-    return tuple(sorted({symbol for symbols in speech.symbols for symbol in symbols} - {SPACE}))
+@contextmanager
+def _naming_the_setting() -> Iterator[None]:
+    """Says of a checkpoint that cannot be used which setting names it."""
+    try:
+        yield
+    except ModelError as error:
+        raise ModelError(
+            error.what, error.rule, f"{error.next_step} (pretrain.initial in params.yaml)"
+        ) from error
 
 
 def _train(
     params: Pretrain,
     speech: PretrainingSpeech,
     held: int,
-    objective: _Objective,
+    objective: Objective,
     state: ResumableState,
     history: Path,
     world: World,
@@ -212,28 +149,7 @@ def _train(
     )
 
 
-def _symbol_error_rate(
-    model: Any, store: AudioStore, references: list[list[int]], blank_id: int, normalise: bool
-) -> dict[str, float]:
-    """Symbol error rate of the held-out utterances, without augmentation."""
-    lengths = [int(length) for length in store.lengths[: len(references)]]
-    masked = uses_mask(model)
-    edits = 0
-    for group in buckets(lengths, 40.0, equal_only=not masked):
-        clips = [store.clip(index) for index in group]
-        inputs, mask = pad([normalised(clip) if normalise else clip for clip in clips])
-        shown = mask.to(model.device) if masked else None
-        logits = model(inputs.to(model.device), attention_mask=shown).logits.float().cpu().numpy()
-        frames = model._get_feat_extract_output_lengths(mask.sum(-1)).tolist()
-        for row, index in enumerate(group):
-            edits += Levenshtein.distance(
-                references[index], greedy_labels(logits[row, : int(frames[row])], blank_id)
-            )
-    rate = edits / max(1, sum(len(reference) for reference in references))
-    return {"symbol_error_rate": rate, "score": rate}
-
-
-def _digest(params: Pretrain, speech: PretrainingSpeech, objective: _Objective, world: World) -> str:
+def _digest(params: Pretrain, speech: PretrainingSpeech, objective: Objective, world: World) -> str:
     """Names the training. `steps` is left out: a run may be shortened or lengthened while it is under way."""
     initial = Path(params.initial)
     return digest_json(
@@ -250,7 +166,7 @@ def _digest(params: Pretrain, speech: PretrainingSpeech, objective: _Objective, 
 def _provenance(
     params: Pretrain,
     speech: PretrainingSpeech,
-    objective: _Objective,
+    objective: Objective,
     outcome: Outcome,
     commit: str,
     history: Path,
@@ -258,14 +174,15 @@ def _provenance(
     world: World,
 ) -> dict[str, Any]:
     """Where the weights come from: names, hashes and hours, never a path of somebody's machine."""
-    named = {key: Path(getattr(params, key)).name for key in ("corpus", "initial")}
+    initial = provenance.checkpoint(params.initial) if params.initial else {}
+    named = {"corpus": Path(params.corpus).name, "initial": initial.get("name", "")}
     return {
         "name": name,
         "command": "python -m tasks.asr.pretrain",
         "made_at": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
         "git_commit_at_start": commit,
         "params": params.model_dump() | named,
-        "initial": _initial(params),
+        "initial": initial,
         "speech": speech.about,
         "training": {
             "objective": "contrastive" if objective.loss_of else "ctc",
@@ -283,17 +200,7 @@ def _provenance(
     }
 
 
-def _initial(params: Pretrain) -> dict[str, str]:
-    """The checkpoint that was gone on from, by name and hash; nothing for random weights."""
-    if not params.initial:
-        return {}
-    weights = Path(params.initial) / "model.safetensors"
-    if weights.is_file():
-        return {"name": weights.parent.name, "sha256": sha256_file(weights)}
-    return {"name": params.initial}
-
-
-def _write(out_dir: Path, objective: _Objective, about: dict[str, Any]) -> None:
+def _write(out_dir: Path, objective: Objective, about: dict[str, Any]) -> None:
     with new_folder(out_dir) as folder:
         kind = {"kind": objective.kind, "sample_rate_hz": SAMPLE_RATE_HZ}
         save_checkpoint(folder, objective.model, objective.vocabulary, kind, objective.normalise)

@@ -1,4 +1,4 @@
-"""What made a result: commit, machine and versions of packages. Names and numbers only, never a path."""
+"""What made a result: checkpoint, commit, machine, versions. Names and numbers only, never a path."""
 
 from __future__ import annotations
 
@@ -12,8 +12,26 @@ from typing import Any
 
 import torch
 
+from tasks.artifacts import digest_json, sha256_file
+from tasks.asr.checkpoints.layout import WEIGHTS, local_folder
+
 log = logging.getLogger("malgil.asr.provenance")
 _PACKAGES = ("torch", "transformers", "numpy", "espeakng-loader", "soxr")
+
+
+def checkpoint(name: str) -> dict[str, str]:
+    """A checkpoint by its name and the SHA-256 of its weights (of shards: of the JSON of their hashes).
+
+    Args:
+        name: a folder, of which the last part is kept, or a Hub id with its commit (`layout.pinned`).
+
+    Raises:
+        ModelError: there is none, or no weights in it.
+    """
+    folder = local_folder(name)
+    hashes = {file.name: sha256_file(file) for file in folder.glob("model*.safetensors")}
+    shown = folder.name if Path(name).is_dir() else name
+    return {"name": shown, "sha256": hashes.get(WEIGHTS) or digest_json(hashes)}
 
 
 def git_commit() -> str:

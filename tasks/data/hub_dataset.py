@@ -73,7 +73,7 @@ def _download(name: str) -> tuple[Path, str]:
         raise DataError(
             f"corpus.hub {name!r} is no local folder and cannot be downloaded ({reason})",
             "names a folder here, or a data set of the Hub that this machine reaches and may read",
-            "correct the name; for a private one set HF_TOKEN; offline, name a folder that holds a copy",
+            "correct the name or revision; for a private one set HF_TOKEN; offline, name a local copy",
         ) from error
     return folder, f"{asked.repository} at {folder.name}"
 

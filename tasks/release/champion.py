@@ -69,8 +69,9 @@ def champion_answers(
 def ask_recogniser(folder: Path, tests: Questions, params: Params) -> tuple[Answer, ...]:
     """Transcribes today's plain test utterances with a published ONNX file."""
     from tasks.asr.engines.onnx_model import OnnxRecogniser
-    from tasks.asr.evaluate import SPLITS, items_of, run_system
+    from tasks.asr.evaluate import items_of, run_system
     from tasks.asr.prepared import read_prepared
+    from tasks.asr.quality.rates import SPLITS
 
     data = read_prepared(tests.prepared / "asr")
     everything = [item for split in SPLITS for item in items_of(data, split, params.evaluate_asr)]

@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
+import soundfile
 import torch
 
 from tasks.artifacts import sha256_file, write_json
@@ -129,3 +130,37 @@ def settings(encoder: Path) -> TrainAsr:
         evaluate_every=4,
         checkpoint_every=2,
     )
+
+
+@pytest.fixture(scope="session")
+def noises(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
+    """Short recordings of several lengths, and one of 12 s."""
+    folder = tmp_path_factory.mktemp("noises")
+    rng = np.random.default_rng(1)
+    for index, seconds in enumerate((0.7, 2.31, 1.1, 0.02, 12.0)):
+        soundfile.write(folder / f"{index}.wav", rng.uniform(-0.3, 0.3, round(seconds * 16_000)), 16_000)
+    return sorted(folder.iterdir())
+
+
+@pytest.fixture
+def odd(tmp_path: Path, noises: list[Path]) -> Path:
+    """A folder of what people have in folders: the good ones say something, the others must be named."""
+    folder = tmp_path / "odd"
+    (folder / "deep").mkdir(parents=True)
+    good = noises[1].read_bytes()
+    (folder / "deep/good.wav").write_bytes(good)
+    (folder / "wrong_suffix.mp3").write_bytes(good)
+    soundfile.write(folder / "clipped.ogg", np.sign(np.sin(np.arange(16_000) / 20)), 16_000)
+    soundfile.write(folder / "one_sample.wav", np.ones(1), 44_100)
+    soundfile.write(folder / "silent.flac", np.zeros(16_000 * 50), 16_000)
+    soundfile.write(
+        folder / "bad_nan.wav", np.array([0, np.nan] * 9_000, np.float32), 16_000, subtype="FLOAT"
+    )
+    soundfile.write(folder / "bad_zero.wav", np.zeros(0), 16_000)
+    (folder / "bad_cut.wav").write_bytes(good[: len(good) // 2])
+    (folder / "bad_empty.wav").write_bytes(b"")
+    (folder / "bad_text.wav").write_text("no audio")
+    (folder / "bad_format.m4a").write_bytes(b"\0\0\0\x20ftypM4A ")
+    (folder / "notes.txt").write_text("not looked at")
+    (folder / "._good.wav").write_bytes(b"of another system, not looked at")
+    return folder

@@ -63,7 +63,7 @@ def only_pickled(folder: Path) -> None:
     (folder / "model.safetensors").unlink()
 
 
-@pytest.mark.parametrize("kind", ["whisper", "bert", "llama", "wav2vec2-bert"])
+@pytest.mark.parametrize("kind", ["whisper", "bert", "llama", "wav2vec2-bert", "sew", "sew-d"])
 def test_another_type_is_named_before_its_weights_are_read(kind: str, tmp_path: Path) -> None:
     (tmp_path / "config.json").write_text(json.dumps({"model_type": kind}), encoding="utf-8")
     (tmp_path / "model.safetensors").write_bytes(b"never looked at")

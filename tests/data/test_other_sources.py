@@ -273,8 +273,8 @@ def test_words_that_no_rule_can_read_are_read_by_a_table(recordings: Path, make:
         assert row in str(caught.value)
 
 
-def zeroth(folder: Path, *, audio: bool = True, names: dict[str, str] | None = None) -> Path:
-    """A data set as kresnik/zeroth_korean: shards of train and test, audio embedded."""
+def zeroth(folder: Path, *, audio: bool = True, names: dict[str, str] | None = None, said: str = "") -> Path:
+    """A data set as kresnik/zeroth_korean: shards of train and test, audio embedded; `said` begins all texts."""
     (folder / "data").mkdir(parents=True)
     frame = rows_of(60)
     for split, rows in (
@@ -291,7 +291,7 @@ def zeroth(folder: Path, *, audio: bool = True, names: dict[str, str] | None = N
                     [{"bytes": sound(n, 16_000), "path": f"{n}.wav"} for n in part.index],
                     pa.struct([("bytes", pa.binary()), ("path", pa.string())]),
                 ),
-                "text": pa.array(part["sentence"].tolist()),
+                "text": pa.array((said + part["sentence"]).tolist()),
             }
             if not audio:
                 del columns["audio"]
@@ -323,48 +323,70 @@ from pathlib import Path
 from tasks.data.corpus import make_corpus
 from tasks.errors import DataError
 from tasks.params import load
-for name in sys.argv[2:]:
+for number, name in enumerate(sys.argv[2:]):
     params = load(Path("params.yaml"), sets=["corpus.source=hub", f"corpus.hub={name}"]).corpus
     try:
-        make_corpus(params, out_dir=Path(sys.argv[1]))
+        make_corpus(params, out_dir=Path(sys.argv[1]) / str(number))
     except DataError as error:
         print(error)
 """
 
 
-def test_a_data_set_from_the_hub_by_its_id(tmp_path: Path) -> None:
-    """In a process of its own: huggingface_hub reads the address of its server once."""
-    files = {
-        path.relative_to(tmp_path / "zeroth").as_posix(): (path.read_bytes(), True)
-        for path in zeroth(tmp_path / "zeroth").rglob("*.parquet")
-    }
-    hub, repo = Hub(), Repo()
-    repo.branches["main"] = head = repo.commit(files, "")
-    hub.repos["kresnik/zeroth_korean"] = repo
-    server, address = start(hub)
-    environment = {
-        **os.environ,
-        "HF_ENDPOINT": address,
-        "HF_TOKEN": "hf_reader",
-        "HF_HOME": str(tmp_path / "hf"),
-    }
+def ingest(hub: Hub, tmp_path: Path, *names: str) -> str:
+    """Makes a corpus of each data set, in folders 0, 1, ... of `tmp_path`; returns the errors that were said.
 
-    command = [
-        sys.executable,
-        "-c",
-        INGEST,
-        str(tmp_path / "corpus"),
-        "kresnik/none",
-        "kresnik/zeroth_korean",
-    ]
+    In a process of its own: huggingface_hub reads the address of its server once.
+    """
+    server, address = start(hub)
+    here = {"HF_ENDPOINT": address, "HF_TOKEN": "hf_reader", "HF_HOME": str(tmp_path / "hf")}
+    command = [sys.executable, "-c", INGEST, str(tmp_path), *names]
     try:
         done = subprocess.run(
-            command, env=environment, check=False, capture_output=True, text=True, timeout=120
+            command, env=os.environ | here, check=False, capture_output=True, text=True, timeout=120
         )
     finally:
         server.should_exit = True
     assert done.returncode == 0, done.stderr
-    assert "'kresnik/none' is no local folder and cannot be downloaded" in done.stdout
-    assert len(pd.read_parquet(tmp_path / "corpus/manifest.parquet")) == 60
-    assert f"kresnik/zeroth_korean at {head}" in (tmp_path / "corpus/card.md").read_text()
+    return done.stdout
+
+
+def commit_of(folder: Path, repo: Repo, parent: str = "") -> str:
+    files = {
+        path.relative_to(folder).as_posix(): (path.read_bytes(), True) for path in folder.rglob("*.parquet")
+    }
+    return repo.commit(files, parent)
+
+
+def test_a_data_set_from_the_hub_by_its_id(tmp_path: Path) -> None:
+    hub = Hub()
+    hub.repos["kresnik/zeroth_korean"] = repo = Repo()
+    repo.branches["main"] = head = commit_of(zeroth(tmp_path / "zeroth"), repo)
+    said = ingest(hub, tmp_path, "kresnik/none", "kresnik/zeroth_korean")
+    assert "'kresnik/none' is no local folder and cannot be downloaded" in said
+    assert len(pd.read_parquet(tmp_path / "1/manifest.parquet")) == 60
+    assert f"kresnik/zeroth_korean at {head}" in (tmp_path / "1/card.md").read_text()
     assert json.dumps(hub.log).count("resolve/") >= 4
+
+
+def test_a_data_set_can_be_pinned_to_a_tag_a_branch_or_a_commit(tmp_path: Path) -> None:
+    """The head of `main` has other transcripts; every corpus says which commit it was made from."""
+    name = "kresnik/zeroth_korean"
+    hub = Hub()
+    hub.repos[name] = repo = Repo()
+    repo.tags["v1"] = old = commit_of(zeroth(tmp_path / "old"), repo)
+    repo.branches["main"] = new = commit_of(zeroth(tmp_path / "new", said="다른 "), repo, old)
+    repo.branches["corrected"] = new
+    asked = {"": new, "@v1": old, f"@{old}": old, "@corrected": new, "@v2": None, "@": None}
+    errors = ingest(hub, tmp_path, *(name + revision for revision in asked)).splitlines()
+    for number, commit in enumerate(asked.values()):
+        folder = tmp_path / str(number)
+        assert folder.exists() is (commit is not None)
+        if commit is not None:
+            texts = read_manifest(folder / "manifest.parquet")["transcript"]
+            assert texts.str.startswith("다른 ").tolist() == [commit == new] * 60
+            assert f"{name} at {commit}" in (folder / "card.md").read_text()
+    assert [line.partition(" is no")[0] for line in errors] == [
+        f"corpus.hub '{name}@v2'",
+        f"corpus.hub '{name}@'",
+    ]
+    assert all("correct the name or revision" in line for line in errors)

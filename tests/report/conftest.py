@@ -8,8 +8,8 @@ import pandas as pd
 import pytest
 
 from tasks.artifacts import write_json, write_parquet
-from tasks.asr.evaluate import jamo_confusions, jamo_counts, rates
 from tasks.asr.quality.metrics import edit_counts
+from tasks.asr.quality.rates import jamo_confusions, jamo_counts, rates
 from tasks.asr.quality.slices import slices
 from tasks.data.corpus import make_corpus
 from tasks.data.prepare import prepare

@@ -14,7 +14,7 @@ import pandas as pd
 import pytest
 import soundfile
 
-from tasks.asr.evaluate import jamo_confusions, rates
+from tasks.asr.quality.rates import jamo_confusions, rates
 from tasks.asr.quality.slices import slices
 from tasks.errors import ArtifactError
 from tasks.params import load

@@ -123,7 +123,8 @@ def load_encoder(encoder: str, vocabulary: Vocabulary, seed: int, from_scratch: 
     not safetensors, torn) and `ArtifactError` (the weights are not those that PROVENANCE.json names).
     """
     folder = local_folder(encoder, weights=not from_scratch)
-    check_provenance(folder)
+    if not from_scratch:  # of a Hub id, the weights are then not even here
+        check_provenance(folder)
     kept = not from_scratch and keeps_head(encoder, vocabulary)
     overrides = {
         "vocab_size": len(vocabulary.symbols),

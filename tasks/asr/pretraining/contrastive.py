@@ -14,7 +14,6 @@ import zlib
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -23,9 +22,9 @@ from transformers import AutoConfig, Wav2Vec2Config, Wav2Vec2ForPreTraining
 from transformers.models.wav2vec2.modeling_wav2vec2 import _compute_mask_indices, _sample_negative_indices
 
 from tasks.asr.checkpoints.checkpoint import check_provenance, mini_config
+from tasks.asr.checkpoints.layout import first_line, local_folder
 from tasks.asr.training.augment import normalised
 from tasks.asr.training.batching import AudioStore, Batch, buckets, pad, uses_mask
-from tasks.data.hub import fetch, hub_name
 from tasks.errors import ModelError
 
 _FEWEST_SPANS = 2  # masked per utterance: one span alone would offer few negatives
@@ -180,10 +179,9 @@ def _masking(model: Any) -> Iterator[None]:
 
 
 def _loaded(initial: str, settings: dict[str, Any]) -> Any:
-    asked = None if Path(initial).is_dir() else hub_name(initial)
-    check_provenance(Path(initial))
+    place = local_folder(initial)
+    check_provenance(place)
     try:
-        place = fetch(asked, patterns=("*.json", "*.safetensors")) if asked else initial
         config = AutoConfig.from_pretrained(place, trust_remote_code=False)
         if isinstance(config, Wav2Vec2Config):
             config.update({**settings, "apply_spec_augment": False})
@@ -192,12 +190,12 @@ def _loaded(initial: str, settings: dict[str, Any]) -> Any:
             )
     except Exception as error:
         raise ModelError(
-            f"pretrain.initial = {initial!r} cannot be loaded ({str(error).strip().splitlines()[:1]})",
-            "must be a folder or Hub id of a wav2vec2 model with safetensors weights",
-            "correct pretrain.initial in params.yaml; for a Hub id check the network and the name",
+            f"{initial} cannot be loaded ({first_line(error)})",
+            "needs a whole config.json and model.safetensors of a wav2vec2 model",
+            "fetch it again, or make it again",
         ) from error
     raise ModelError(
-        f"pretrain.initial = {initial!r} is a {config.model_type} model",
+        f"{initial} is a {config.model_type} model",
         "contrastive pre-training goes on from wav2vec2 models alone",
-        "name a wav2vec2 checkpoint, or leave pretrain.initial empty",
+        "name a wav2vec2 checkpoint, or none",
     )

@@ -226,7 +226,11 @@ def _path_of(manifest: Path, path: Any) -> Path:
 
 
 def _audio_below(folder: Path) -> list[Path]:
-    return sorted(path for path in folder.rglob("*") if path.suffix.lower() in SUFFIXES and path.is_file())
+    return sorted(
+        path
+        for path in folder.rglob("*")
+        if path.suffix.lower() in SUFFIXES and not path.name.startswith(".") and path.is_file()
+    )
 
 
 def _pieces(audio: np.ndarray[Any, np.dtype[np.int16]], cut: bool) -> Iterator[np.ndarray[Any, Any]]:

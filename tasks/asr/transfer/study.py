@@ -30,6 +30,7 @@ from tasks.artifacts import digest_folder, digest_json, read_json, sha256_file, 
 from tasks.asr import provenance
 from tasks.asr.checkpoints.checkpoint import Checkpoint, Vocabulary, load_encoder, normalises, use_threads
 from tasks.asr.checkpoints.labels import encode_all
+from tasks.asr.checkpoints.layout import pinned
 from tasks.asr.prepared import PreparedSpeech, read_prepared
 from tasks.asr.train import validation_rates
 from tasks.asr.training.augment import Augmentation
@@ -96,6 +97,8 @@ def study(
     """
     use_threads()
     data = read_prepared(prepared)
+    asked = training.encoder
+    training = training.model_copy(update={"encoder": pinned(asked)})  # one commit from here on
     key = _digest(params, training, data)
     runs = runs_of(params)
     files = {run: work_dir / f"{run.name}.json" for run in runs}
@@ -117,6 +120,7 @@ def study(
             "start it without --so-far",
         )
     report = _report(params, training, data, [results[run] for run in runs if run in results], len(runs))
+    report["encoder"] = {"asked": asked, **provenance.checkpoint(training.encoder)}
     write_json(out_dir / f"{NAME}.json", report)
     study_plot.plot(_points(report["runs"]), _title(params), out_dir / f"{NAME}.svg")
     return report
