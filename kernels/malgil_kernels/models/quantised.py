@@ -76,7 +76,7 @@ class QuantisedLinear(nn.Module):
     def __init__(self, weight: QuantisedWeight, bias: nn.Parameter | None = None) -> None:
         super().__init__()
         self.out_features, self.in_features = weight.shape
-        self.bias = bias
+        self.register_parameter("bias", bias)
         for name, tensor in weight.tensors().items():
             self.register_buffer(name, tensor)
         nothing = torch.empty(0, dtype=torch.uint8)
