@@ -176,7 +176,8 @@ def test_the_kernels_give_the_same_curve_and_say_so(
     plain, ours = curve(tmp_path), curve(with_kernels)
     assert len(plain) == len(ours) >= 5
     for wanted, found in zip(plain, ours, strict=True):
-        assert found == pytest.approx(wanted, rel=1e-4)
+        # from step 2 on the weights differ: Adam's first updates have the size of the rate, whatever the gradient's
+        assert found == pytest.approx(wanted, rel=2e-5 if found["step"] == 1 else 1e-3)
     result = read_json(with_kernels / "training/result.json")
     assert result["kernels"].startswith("on (train_llm.kernels = on")
     for op in ("rms_norm", "add_rms_norm", "glu", "rope", "linear_cross_entropy"):
