@@ -272,6 +272,7 @@ class TrainLlm(Section):
     validation_examples: int = setting(
         "validation commands per look, from the start of the split", "examples", ge=1
     )
+    kernels: Literal["auto", "on", "off"] = setting("GPU kernels; auto: if they run; on: or fail", "–")
     evaluate_every: int = setting("steps between looks at the validation loss", "steps", ge=1)
     checkpoint_every: int = setting("steps between resumable checkpoints", "steps", ge=1)
 

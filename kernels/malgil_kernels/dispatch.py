@@ -33,6 +33,7 @@ COMPARISONS: dict[str, Callable[[Any, Any], bool]] = {
     "outside": lambda value, bounds: not bounds[0] <= value <= bounds[1],
 }
 log = logging.getLogger("malgil.kernels")
+_decisions: dict[str, set[str]] = {}
 
 
 class Choice(NamedTuple):
@@ -120,8 +121,14 @@ def select(op: str, *, dtype: torch.dtype, device: torch.device | str, **facts: 
     return choice
 
 
+def decisions() -> dict[str, list[str]]:
+    """The implementations that `select` has chosen in this process so far, by op."""
+    return {op: sorted(chosen) for op, chosen in sorted(_decisions.items())}
+
+
 @lru_cache(maxsize=1024)
 def _log(op: str, kind: str, dtype: torch.dtype, choice: Choice) -> None:
+    _decisions.setdefault(op, set()).add(choice.implementation)
     log.info("%s on %s %s: %s (%s)", op, kind, dtype, *choice)
 
 

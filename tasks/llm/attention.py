@@ -64,23 +64,41 @@ AttentionInterface.register(PACKED, packed_attention)
 AttentionMaskInterface.register(PACKED, lambda *_args, **_kwargs: None)
 
 
-def completion_loss(model: Any, row: Pack) -> Tensor:
+def completion_loss(model: Any, row: Pack, *, kernels: bool = False) -> Tensor:
     """Summed cross-entropy of a row's completion tokens, in float32.
 
     `model` is the causal model itself (not PEFT's wrapper), loaded with attention `PACKED`. The output
     layer runs on predicting places alone: with a vocabulary of 49,152 that is most of its cost.
+
+    Args:
+        kernels: by `malgil_kernels.linear_cross_entropy`, which never holds the logits.
     """
+    if kernels:
+        from malgil_kernels import linear_cross_entropy
+
+        return linear_cross_entropy(
+            _hidden(model, row),
+            model.lm_head.weight,
+            row.targets,
+            reduction="sum",
+            max_labels=len(row.targets),
+        )
     return cross_entropy(packed_logits(model, row), row.targets, reduction="sum")
 
 
 def packed_logits(model: Any, row: Pack) -> Tensor:
     """(targets, vocabulary) logits at the predicting places of a row."""
-    hidden = model.model(
+    logits: Tensor = model.lm_head(_hidden(model, row)).float()
+    return logits
+
+
+def _hidden(model: Any, row: Pack) -> Tensor:
+    """(targets, hidden): what the output layer reads at the predicting places."""
+    hidden: Tensor = model.model(
         input_ids=row.ids[None],
         position_ids=row.positions[None],
         use_cache=False,
         segments=row.segments,
         prefix=row.prefix,
     ).last_hidden_state[0]
-    logits: Tensor = model.lm_head(hidden[row.predicting]).float()
-    return logits
+    return hidden[row.predicting]

@@ -65,8 +65,12 @@ class FusedLoraLinear(Linear):
         return adapted
 
 
-def add_lora(model: Any, *, rank: int, alpha: float, dropout: float, seed: int) -> Any:
-    """Freezes `model` and puts an adapter on every linear layer of every block; B starts at zero."""
+def add_lora(model: Any, *, rank: int, alpha: float, dropout: float, seed: int, plain: bool = False) -> Any:
+    """Freezes `model` and puts an adapter on every linear layer of every block; B starts at zero.
+
+    Args:
+        plain: PEFT's own layers, which `malgil_kernels` computes, instead of `FusedLoraLinear`.
+    """
     torch.manual_seed(seed)
     targets = list(profile_of(model.config.model_type).lora_targets)
     config = LoraConfig(
@@ -77,7 +81,8 @@ def add_lora(model: Any, *, rank: int, alpha: float, dropout: float, seed: int) 
         task_type="CAUSAL_LM",
         bias="none",
     )
-    config._register_custom_module({nn.Linear: FusedLoraLinear})
+    if not plain:
+        config._register_custom_module({nn.Linear: FusedLoraLinear})
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", FutureWarning)  # PEFT 0.21 reads a name that transformers renamed
         return get_peft_model(model, config)

@@ -9,7 +9,7 @@ commands. Only completion tokens are predicted.
 
 import logging
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -47,6 +47,11 @@ class Pack:
     segments: tuple[tuple[int, int], ...]
     predicting: Tensor
     targets: Tensor
+
+    def to(self, device: torch.device) -> "Pack":
+        """The same row on a device."""
+        names = ("ids", "positions", "predicting", "targets")
+        return replace(self, **{name: getattr(self, name).to(device) for name in names})
 
 
 def encode(tokenizer: Any, rows: Sequence[dict[str, Any]]) -> list[Example]:

@@ -3,8 +3,9 @@
     python -m tasks.llm.train
 
 One packed row per step (`packing.py`), loss on the tool call and its end-of-turn token alone, AdamW with
-linear warm-up and decay, float32 (a CPU without bf16 units multiplies bf16 ten times slower). The run
-can be killed at any time: started again it goes on from its last checkpoint to the same weights.
+linear warm-up and decay, float32 (a CPU without bf16 units multiplies bf16 ten times slower), on the GPU
+where there is one (`hardware.py`). The run can be killed at any time: started again it goes on from its last
+checkpoint to the same weights.
 """
 
 import itertools
@@ -25,6 +26,7 @@ from tasks.artifacts import digest_folder, digest_json, new_folder, sha256_file,
 from tasks.inference.loading import load_model, load_tokenizer
 from tasks.llm.attention import PACKED, completion_loss, packed_logits
 from tasks.llm.chat import load_tools
+from tasks.llm.hardware import Kernels, choose_kernels, device, kernels_used, use_kernels
 from tasks.llm.lora import add_lora
 from tasks.llm.packing import Example, Pack, encode, pack, shared_prefix
 from tasks.llm.rows import read_rows
@@ -55,6 +57,9 @@ class TrainLlmResult:
     seconds: float
     tokens_per_s: float
     trainable_parameters: int
+    device: str
+    kernels: str
+    kernels_used: dict[str, list[str]]
 
 
 def train(
@@ -73,6 +78,7 @@ def train(
         ModelError: the base model cannot be read.
         DataError: a split is empty or holds a tool call outside its schema.
         ArtifactError: training diverged.
+        SettingsError: params.kernels is on and the kernels cannot run here.
     """
     tools = load_tools(prepared / "tools.json")
     splits = {name: read_rows(prepared / f"{name}.jsonl", tools) for name in ("train", "validation")}
@@ -81,16 +87,12 @@ def train(
     prefix = shared_prefix([*examples["train"], *examples["validation"]])
     rows = plan(examples["train"], params, prefix)
     looks = pack(examples["validation"][: params.validation_examples], params.pack_length, prefix)
-    model = add_lora(
-        load_model(base, attention=PACKED),
-        rank=params.rank,
-        alpha=params.alpha,
-        dropout=params.dropout,
-        seed=params.seed,
-    )
+    place = device()
+    model, kernels = _load(base, params, place)
     inputs = {name: sha256_file(prepared / f"{name}.jsonl") for name in splits}
     key = digest_json({"params": params.model_dump(), "base": digest_folder(base), **inputs})
-    run = _Run(params, model, rows, looks, work, key)
+    on_device = ([row.to(place) for row in part] for part in (rows, looks))
+    run = _Run(params, model, kernels, *on_device, work=work, key=key)
     result = run.finish(len(examples["train"]))
     with new_folder(training) as folder:
         shutil.copyfile(work / "history.jsonl", folder / "history.jsonl")
@@ -99,6 +101,25 @@ def train(
         model.save_pretrained(folder, safe_serialization=True)
     run.state.clear()
     return result
+
+
+def _load(base: Path, params: TrainLlm, place: torch.device) -> tuple[Any, Kernels]:
+    """The base model on `place` with a fresh adapter, and the kernels in it where they are on."""
+    model = load_model(base, attention=PACKED)
+    family = model.config.model_type
+    kernels = choose_kernels(params.kernels, model_type=family, place=place, dtype=model.dtype)
+    log.info("training on %s, kernels %s", place, kernels)
+    model = add_lora(
+        model,
+        rank=params.rank,
+        alpha=params.alpha,
+        dropout=params.dropout,
+        seed=params.seed,
+        plain=kernels.on,
+    ).to(place)  # drawn on the CPU: one seed, one adapter on every machine
+    if kernels.on:
+        use_kernels(model)
+    return model, kernels
 
 
 def plan(examples: Sequence[Example], params: TrainLlm, prefix: int) -> list[Pack]:
@@ -154,9 +175,18 @@ class _Run:
     """The loop with its optimizer and checkpoints."""
 
     def __init__(
-        self, params: TrainLlm, model: Any, rows: list[Pack], looks: list[Pack], work: Path, key: str
+        self,
+        params: TrainLlm,
+        model: Any,
+        kernels: Kernels,
+        rows: list[Pack],
+        looks: list[Pack],
+        *,
+        work: Path,
+        key: str,
     ) -> None:
         self.params, self.model, self.rows, self.looks = params, model, rows, looks
+        self.kernels = kernels
         self.causal = model.get_base_model()
         self.weights = [weight for weight in model.parameters() if weight.requires_grad]
         self.optimizer = torch.optim.AdamW(_groups(model), betas=BETAS, weight_decay=0.0, fused=True)
@@ -195,6 +225,9 @@ class _Run:
             seconds=self.seconds,
             tokens_per_s=tokens / self.seconds,
             trainable_parameters=sum(weight.numel() for weight in self.weights),
+            device=self.rows[0].ids.device.type,
+            kernels=str(self.kernels),
+            kernels_used=kernels_used() if self.kernels.on else {},
         )
 
     def _update(self, row: Pack) -> None:
@@ -205,7 +238,7 @@ class _Run:
             self.params.seed * 1_000_003 + self.step
         )  # dropout resumes without a stored generator
         self.model.train()
-        loss: Tensor = completion_loss(self.causal, row) / len(row.targets)
+        loss: Tensor = completion_loss(self.causal, row, kernels=self.kernels.on) / len(row.targets)
         loss.backward()  # type: ignore[no-untyped-call]
         norm = torch.nn.utils.clip_grad_norm_(self.weights, CLIP_NORM)
         self.optimizer.step()

@@ -14,8 +14,9 @@ import torch
 from safetensors.torch import load_file
 
 from tasks.artifacts import read_json
-from tasks.errors import DataError, ModelError
+from tasks.errors import DataError, ModelError, SettingsError
 from tasks.inference.loading import load_model
+from tasks.llm.hardware import choose_kernels
 from tasks.llm.merge import merge
 from tasks.llm.train import learning_rate, train
 from tasks.settings import TrainLlm
@@ -32,6 +33,7 @@ PARAMS: dict[str, Any] = {
     "pack_length": 400,
     "max_tokens": 24_000,
     "validation_examples": 8,
+    "kernels": "auto",
     "evaluate_every": 30,
     "checkpoint_every": 5,
 }
@@ -60,6 +62,10 @@ def test_it_learns_and_reports(trained: Path, prepared: Path) -> None:
     assert result["tokens"] >= PARAMS["max_tokens"]
     assert result["epochs"] > 1  # the budget is more than one pass
     assert not (trained / "work/checkpoints").exists()
+    if not torch.cuda.is_available():
+        assert result["device"] == "cpu"
+        assert result["kernels"] == "off (auto: training runs on cpu)"
+        assert result["kernels_used"] == {}
 
 
 def test_a_killed_run_ends_with_the_same_weights(
@@ -136,3 +142,122 @@ def test_learning_rate_rises_and_falls() -> None:
     params = TrainLlm(**{**PARAMS, "learning_rate": 1.0, "warmup_share": 0.2})
     rates = [learning_rate(step, 10, params) for step in range(10)]
     assert rates == [0.5, 1.0, 1.0, 0.875, 0.75, 0.625, 0.5, 0.375, 0.25, 0.125]
+
+
+FEW: dict[str, Any] = {
+    "dropout": 0.0,
+    "pack_length": 160,
+    "max_tokens": 400,
+    "evaluate_every": 2,
+    "checkpoint_every": 1,
+    "validation_examples": 2,
+}
+
+
+def curve(out: Path) -> list[dict[str, float]]:
+    return read_history(out / "training/history.jsonl")
+
+
+@pytest.fixture(scope="module")
+def with_kernels(base: Path, prepared: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run of few tokens on the kernels: on a GPU, or under Triton's interpreter."""
+    pytest.importorskip("triton")
+    out = tmp_path_factory.mktemp("kernels")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("MALGIL_KERNELS", "triton")
+        run(base, prepared, out, **FEW, kernels="on")
+    return out
+
+
+def test_the_kernels_give_the_same_curve_and_say_so(
+    base: Path, prepared: Path, with_kernels: Path, tmp_path: Path
+) -> None:
+    run(base, prepared, tmp_path, **FEW, kernels="off")
+    plain, ours = curve(tmp_path), curve(with_kernels)
+    assert len(plain) == len(ours) >= 5
+    for wanted, found in zip(plain, ours, strict=True):
+        # from step 2 on the weights differ: Adam's first updates have the size of the rate, whatever the gradient's
+        assert found == pytest.approx(wanted, rel=2e-5 if found["step"] == 1 else 1e-3)
+    result = read_json(with_kernels / "training/result.json")
+    assert result["kernels"].startswith("on (train_llm.kernels = on")
+    for op in ("rms_norm", "add_rms_norm", "glu", "rope", "linear_cross_entropy"):
+        assert "triton" in result["kernels_used"][op]
+    assert result["kernels_used"]["lora_linear"] != ["reference"]
+    off = read_json(tmp_path / "training/result.json")
+    assert off["kernels"] == "off (train_llm.kernels = off)" and off["kernels_used"] == {}
+
+
+def test_a_run_on_the_kernels_resumes_to_the_same_weights(
+    base: Path, prepared: Path, with_kernels: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("MALGIL_KERNELS", "triton")
+    step = torch.optim.AdamW.step
+    done = 0
+
+    def killed(self: Any, *args: Any) -> Any:
+        nonlocal done
+        done += 1
+        if done == 3:
+            raise KeyboardInterrupt
+        return step(self, *args)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(torch.optim.AdamW, "step", killed)
+        with pytest.raises(KeyboardInterrupt):
+            run(base, prepared, tmp_path, **FEW, kernels="on")
+    assert list((tmp_path / "work/checkpoints").glob("step-*2.json"))
+    run(base, prepared, tmp_path, **FEW, kernels="on")
+    once = load_file(with_kernels / "adapter/adapter_model.safetensors")
+    twice = load_file(tmp_path / "adapter/adapter_model.safetensors")
+    assert once.keys() == twice.keys() and all(torch.equal(once[name], twice[name]) for name in once)
+    assert curve(tmp_path) == curve(with_kernels)
+
+
+def test_on_where_no_kernel_can_run_is_refused(
+    base: Path, prepared: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("MALGIL_KERNELS", "reference")
+    with pytest.raises(SettingsError, match=r"(?s)train_llm.kernels: 'on' needs a CUDA GPU.*auto or off"):
+        run(base, prepared, tmp_path, kernels="on")
+    assert not (tmp_path / "training").exists()
+
+
+@pytest.mark.parametrize(
+    ("setting", "place", "wish", "family", "on", "why"),
+    [
+        ("off", "cuda", "", "llama", False, "train_llm.kernels = off"),
+        ("auto", "cpu", "triton", "llama", False, "auto: training runs on cpu"),
+        ("auto", "cuda", "", "llama", True, "train_llm.kernels = auto, cuda"),
+        ("auto", "cuda", "", "gpt2", False, "auto: model_type 'gpt2' is none of llama"),
+        ("auto", "cuda", "reference", "llama", False, "auto: MALGIL_KERNELS=reference"),
+        ("on", "cuda", "", "llama", True, "train_llm.kernels = on, cuda"),
+    ],
+)
+def test_where_the_kernels_are_on(
+    setting: Any,
+    place: str,
+    wish: str,
+    family: str,
+    on: bool,
+    why: str,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    pytest.importorskip("triton")
+    monkeypatch.setattr("malgil_kernels.dispatch.capability", lambda _: 90)  # there may be no GPU to ask
+    monkeypatch.setenv("MALGIL_KERNELS", wish)
+    found = choose_kernels(setting, model_type=family, place=torch.device(place), dtype=torch.float32)
+    assert found.on == on and found.reason.startswith(why)
+
+
+def test_without_triton_auto_trains_as_before_and_nothing_of_the_kernels_is_imported() -> None:
+    script = (
+        "import sys\n"
+        "sys.modules['triton'] = None\n"
+        "import torch, tasks.llm.train\n"
+        "from tasks.llm.hardware import choose_kernels\n"
+        "where = {'model_type': 'llama', 'dtype': torch.float32}\n"
+        "assert not choose_kernels('auto', place=torch.device('cpu'), **where).on\n"
+        "assert not any(name.startswith('malgil_kernels') for name in sys.modules)\n"
+    )
+    environment = {**os.environ, "PYTHONPATH": f"{ROOT}{os.pathsep}{ROOT / 'kernels'}"}
+    subprocess.run([sys.executable, "-c", script], cwd=ROOT, env=environment, check=True)

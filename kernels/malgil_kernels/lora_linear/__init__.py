@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 import torch
 
-from malgil_kernels.dispatch import DTYPES, select
+from malgil_kernels.dispatch import DTYPES, Choice, select
 from malgil_kernels.lora_linear.reference import lora_linear_grouped_reference, lora_linear_reference
 from malgil_kernels.quantise.formats import Q4_0Weight, Q8_0Weight, QuantisedWeight
 
@@ -47,7 +47,7 @@ def lora_linear(
     _check_pair(x, a, b, "a", "b")
     if b.shape[0] != weight.shape[0]:
         raise ValueError(f"b has {b.shape[0]} rows: must have {weight.shape[0]}, the weight's")
-    implementation = _choose(x, weight)
+    implementation = choice_for(x, weight).implementation
     if implementation != "reference":
         from malgil_kernels.lora_linear.triton_op import lora_linear_triton
 
@@ -95,7 +95,7 @@ def lora_linear_grouped(
     sizes = [up.shape[0] for up in b]
     if sum(sizes) != weight.shape[0]:
         raise ValueError(f"b has {sizes} rows: must add up to {weight.shape[0]}, the weight's")
-    implementation = _choose(x, weight)
+    implementation = choice_for(x, weight).implementation
     if implementation != "reference":
         from malgil_kernels.lora_linear.triton_op import lora_linear_triton
 
@@ -117,12 +117,12 @@ def row_bounds(sizes: Sequence[int], device: torch.device) -> torch.Tensor:
     )
 
 
-def _choose(x: torch.Tensor, weight: QuantisedWeight | torch.Tensor) -> str:
-    form = (
-        "bf16" if isinstance(weight, torch.Tensor) else weight.format
-    )  # the rules' word for "not quantised"
+def choice_for(x: torch.Tensor, weight: QuantisedWeight | torch.Tensor) -> Choice:
+    """Which implementation a call takes, and why: "triton", "dequantise+gemm" or "reference"."""
+    # "bf16" is the rules' word for "not quantised"
+    form = "bf16" if isinstance(weight, torch.Tensor) else weight.format
     tokens = x.numel() // max(x.shape[-1], 1)
-    return select("lora_linear", dtype=x.dtype, device=x.device, rows=tokens, format=form).implementation
+    return select("lora_linear", dtype=x.dtype, device=x.device, rows=tokens, format=form)
 
 
 def _check(x: torch.Tensor, weight: QuantisedWeight | torch.Tensor, bias: torch.Tensor | None) -> None:

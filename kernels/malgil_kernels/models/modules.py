@@ -18,6 +18,7 @@ from malgil_kernels.add_rms_norm import add_rms_norm
 from malgil_kernels.dispatch import DTYPES
 from malgil_kernels.glu import glu
 from malgil_kernels.models.profiles import ACTIVATIONS, Profile
+from malgil_kernels.models.projections import project
 from malgil_kernels.rms_norm import rms_norm
 from malgil_kernels.rope import rope
 
@@ -45,23 +46,25 @@ class KernelRMSNorm(KernelModule):
 
 
 class KernelMLP(KernelModule):
-    """Gate and up in one kernel, `glu`."""
+    """Gate and up in one kernel, `glu`; LoRA on its layers by `lora_linear`."""
 
-    gate_proj: nn.Module
-    up_proj: nn.Module
-    down_proj: nn.Module
     config: Any
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """(..., hidden) to (..., hidden)."""
-        gate, up = self.gate_proj(x), self.up_proj(x)
+        module: Any = self
+        gate, up = project(module, GROUPS["MLP"], x)
         if not fits(gate, up):
             return own_forward(self, "a dtype without kernel", x)  # type: ignore[no-any-return]
-        return self.down_proj(glu(gate, up, ACTIVATIONS[activation_of(self.config)]))  # type: ignore[no-any-return]
+        (out,) = project(module, ("down_proj",), glu(gate, up, ACTIVATIONS[activation_of(self.config)]))
+        return out
 
 
 class KernelAttention(KernelModule):
-    """Queries and keys rotated in one launch, `rope`; attention by transformers' interface."""
+    """Queries and keys rotated in one launch, `rope`; attention by transformers' interface.
+
+    LoRA on its layers by `lora_linear`.
+    """
 
     config: Any
     training: bool
@@ -91,8 +94,8 @@ class KernelAttention(KernelModule):
             )
         shape = hidden_states.shape[:-1]
         query, key, value = (
-            projection(hidden_states).view(*shape, -1, self.head_dim)
-            for projection in (m.q_proj, m.k_proj, m.v_proj)
+            projected.view(*shape, -1, self.head_dim)
+            for projected in project(m, GROUPS["Attention"], hidden_states)
         )
         if hasattr(self, "q_norm"):  # Qwen3, Gemma 3
             query, key = m.q_norm(query), m.k_norm(key)
@@ -110,7 +113,8 @@ class KernelAttention(KernelModule):
         out, weights = interface(
             m, query, key, value, attention_mask, dropout=0.0, scaling=m.scaling, **given, **kwargs
         )
-        return m.o_proj(out.reshape(*shape, -1).contiguous()), weights
+        (out,) = project(m, ("o_proj",), out.reshape(*shape, -1).contiguous())
+        return out, weights
 
 
 class KernelDecoderLayer(KernelModule):
@@ -132,6 +136,8 @@ class KernelDecoderLayer(KernelModule):
         return stream + found  # type: ignore[no-any-return]
 
 
+# the layers of a block that read the same input
+GROUPS = {"Attention": ("q_proj", "k_proj", "v_proj"), "MLP": ("gate_proj", "up_proj")}
 KERNELS: dict[str, type[KernelModule]] = {
     "RMSNorm": KernelRMSNorm,
     "MLP": KernelMLP,
