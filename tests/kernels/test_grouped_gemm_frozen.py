@@ -94,7 +94,7 @@ def test_a_lora_of_each_expert(form):
 @pytest.mark.parametrize("form", ["int8", "fp8 blocks", "int4 32", "nf4"])
 @pytest.mark.parametrize("lengths", [[30, 20], [70, 9], [130]], ids=["32 a tile", "64 a tile", "128 a tile"])
 def test_many_tokens_of_an_expert(form, lengths):
-    check(form, lengths, 144, 128, torch.float16, rank=17 if form == "nf4" else 0)
+    check(form, lengths, 144, 128, torch.float16, rank=40 if form == "nf4" else 0)
 
 
 @pytest.mark.parametrize(
@@ -137,6 +137,7 @@ def test_experts_quantised_apart_and_stacked():
         assert relative_error(y[start:end], wanted) <= TOLERANCE[torch.float32]
 
 
+@pytest.mark.filterwarnings("ignore:invalid value")  # numpy's, of the interpreter: 0 · inf
 @pytest.mark.parametrize("rank", [0, 2])
 def test_no_expert_reaches_into_another(rank):
     weight, _ = weight_of("int8", 3, 20, 64)

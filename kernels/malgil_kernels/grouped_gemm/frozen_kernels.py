@@ -35,7 +35,6 @@ def unaligned_product(
     columns,
     x_stride,
     row_stride,
-    last,
     FORMAT: tl.constexpr,
     GROUP: tl.constexpr,
     ZERO: tl.constexpr,
@@ -46,10 +45,10 @@ def unaligned_product(
     BLOCK_K: tl.constexpr,
     STAGES: tl.constexpr,
 ):
-    """(BLOCK_N, BLOCK_M) float32: W[row, :last] · x[token, :last]ᵀ of weights without planes."""
+    """(BLOCK_N, BLOCK_M) float32: W[row] · x[token]ᵀ of weights without planes."""
     acc = tl.zeros((BLOCK_N, BLOCK_M), dtype=tl.float32)
     dtype: tl.constexpr = x_ptr.dtype.element_ty
-    for k in tl.range(0, last, BLOCK_K, num_stages=STAGES):
+    for k in tl.range(0, columns, BLOCK_K, num_stages=STAGES):
         column = k + tl.arange(0, BLOCK_K)
         places = x_ptr + token[:, None] * x_stride + column[None, :]
         x = tl.load(places, mask=(column < columns)[None, :], other=0.0)
@@ -76,6 +75,13 @@ def unaligned_product(
         )
         acc = dot(w.to(dtype), tl.trans(x), acc)
     return acc
+
+
+@triton.jit
+def store_transposed(out_ptr, acc, token, end, column, columns, stride):
+    """Writes acc (columns, tokens) to the rows `token` < end of out."""
+    out = out_ptr + token[:, None] * stride + column[None, :]
+    tl.store(out, tl.trans(acc), mask=(token < end)[:, None] & (column < columns)[None, :])
 
 
 @triton.jit
@@ -117,12 +123,13 @@ def frozen_experts_kernel(
     STAGES: tl.constexpr,
 ):
     expert, first, end = expert_tile(offsets_ptr, tl.program_id(0), experts, tokens, BLOCK_M, BLOCK_E)
-    if expert > experts:
-        return
-    owner = tl.minimum(expert, experts - 1).to(tl.int64)
-    last = tl.where(expert < experts, columns, 0)  # nobody's tokens: no step, zeros
     token = first + tl.arange(0, BLOCK_M)
     place = tl.program_id(1) * BLOCK_N + tl.arange(0, BLOCK_N)
+    if expert >= experts:  # nobody's tokens, or no tokens
+        nothing = tl.zeros((BLOCK_N, BLOCK_M), dtype=tl.float32)
+        store_transposed(y_ptr, nothing, token, end, place, rows, y_stride)
+        return
+    owner = expert.to(tl.int64)
     row = tl.minimum(place, rows - 1) + (0 if FORMAT == "dense" else owner * rows)
     if FORMAT == "dense":
         codes_ptr += owner * expert_stride
@@ -140,7 +147,6 @@ def frozen_experts_kernel(
             columns,
             x_stride,
             row_stride,
-            last,
             FORMAT,
             GROUP,
             ZERO,
@@ -165,7 +171,7 @@ def frozen_experts_kernel(
             x_stride,
             row_stride,
             0,
-            last,
+            columns,
             FORMAT,
             GROUP,
             ZERO,
@@ -179,16 +185,13 @@ def frozen_experts_kernel(
             EVEN,
             STAGES,
         )
-    acc = tl.where(expert < experts, acc, 0.0)  # no scale of an expert makes nobody's zeros a NaN
     up_ptr += owner * rows * rank
-    for lowest in range(0, tl.where(expert < experts, rank, 0), BLOCK_R):
+    for lowest in range(0, rank, BLOCK_R):
         ranks = lowest + tl.arange(0, BLOCK_R)
         known = (token < end)[:, None] & (ranks < rank)[None, :]
         low = tl.load(low_ptr + token[:, None] * low_stride + ranks[None, :], mask=known, other=0.0)
-        mine = place < rows
-        acc = add_low_rank(acc, low, up_ptr + lowest, place, mine, rank, rank - lowest, BLOCK_R)
-    out = y_ptr + token[:, None] * y_stride + place[None, :]
-    tl.store(out, tl.trans(acc), mask=(token < end)[:, None] & (place < rows)[None, :])
+        acc = add_low_rank(acc, low, up_ptr + lowest, place, place < rows, rank, rank - lowest, BLOCK_R)
+    store_transposed(y_ptr, acc, token, end, place, rows, y_stride)
 
 
 @triton.jit
@@ -228,20 +231,21 @@ def frozen_experts_input_gradient_kernel(
 ):
     """A program owns (tokens, in features) and walks down the rows of its expert."""
     expert, first, end = expert_tile(offsets_ptr, tl.program_id(0), experts, tokens, BLOCK_M, BLOCK_E)
-    if expert > experts:
-        return
-    owner = tl.minimum(expert, experts - 1).to(tl.int64)
-    last = tl.where(expert < experts, rows, 0)
     token = first + tl.arange(0, BLOCK_M)
     inside = (token < end)[:, None]
     start = tl.program_id(1) * BLOCK_K
     column = start + tl.arange(0, BLOCK_K)
+    if expert >= experts:  # nobody's tokens, or no tokens
+        nothing = tl.zeros((BLOCK_K, BLOCK_M), dtype=tl.float32)
+        store_transposed(dx_ptr, nothing, token, end, column, columns, dx_stride)
+        return
+    owner = expert.to(tl.int64)
     top = 0 if FORMAT == "dense" else owner * rows  # its first row in W
     if FORMAT == "dense":
         codes_ptr += owner * expert_stride
     dtype: tl.constexpr = dy_ptr.dtype.element_ty
     acc = tl.zeros((BLOCK_M, BLOCK_K), dtype=tl.float32)
-    for n in tl.range(0, last, BLOCK_N, num_stages=STAGES):
+    for n in tl.range(0, rows, BLOCK_N, num_stages=STAGES):
         place = n + tl.arange(0, BLOCK_N).to(tl.int64)
         here = dy_ptr + token[:, None] * dy_stride + place[None, :]
         dy = tl.load(here, mask=inside & (place < rows)[None, :], other=0.0)
@@ -267,7 +271,7 @@ def frozen_experts_input_gradient_kernel(
             ASSEMBLY,
         )
         acc = dot(dy, w.to(dtype), acc)
-    for lowest in range(0, tl.where(expert < experts, rank, 0), BLOCK_R):
+    for lowest in range(0, rank, BLOCK_R):
         ranks = lowest + tl.arange(0, BLOCK_R)
         known = (ranks < rank)[None, :]
         dlow = tl.load(
