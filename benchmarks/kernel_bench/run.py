@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 
-from benchmarks.kernel_bench import attention, lora, losses, norms, pointwise
+from benchmarks.kernel_bench import attention, experts, lora, losses, norms, pointwise
 from benchmarks.kernel_bench.measure import (
     Run,
     Timing,
@@ -27,6 +27,7 @@ FAMILIES: dict[str, Callable[[bool], Iterable[Problem]]] = {
     "losses": losses.problems,
     "attention": attention.problems,
     "lora": lora.problems,
+    "experts": experts.problems,
 }
 Row = dict[str, Any]
 

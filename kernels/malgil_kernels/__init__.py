@@ -6,7 +6,7 @@ from malgil_kernels.chunk_attention import chunk_attention
 from malgil_kernels.cross_entropy import cross_entropy
 from malgil_kernels.dispatch import Choice, select
 from malgil_kernels.glu import glu, glu_halves
-from malgil_kernels.grouped_gemm import grouped_gemm
+from malgil_kernels.grouped_gemm import grouped_gemm, lora_grouped_gemm
 from malgil_kernels.layer_norm import layer_norm
 from malgil_kernels.layer_norm_gelu import layer_norm_gelu
 from malgil_kernels.linear_cross_entropy import linear_cross_entropy
@@ -37,6 +37,7 @@ __all__ = [
     "layer_norm",
     "layer_norm_gelu",
     "linear_cross_entropy",
+    "lora_grouped_gemm",
     "lora_linear",
     "lora_linear_grouped",
     "paged_attention",

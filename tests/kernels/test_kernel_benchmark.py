@@ -121,7 +121,7 @@ def test_the_command_runs_every_family_on_tiny_shapes_and_writes_what_it_ran_on(
     done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr[-3000:]
     families = json.loads(out.read_text())["families"]
-    assert set(families) == {"norms", "pointwise", "losses", "attention", "lora"}
+    assert set(families) == {"norms", "pointwise", "losses", "attention", "lora", "experts"}
     for family in families.values():
         assert family["versions"]["torch"] == torch.__version__
         assert family["quick"] is True

@@ -1,13 +1,13 @@
 """The grouped matrix product in Triton: y, dx and dW of all experts in one launch each.
 
-    y[t] = x[t] W[e]ᵀ;   dx[t] = dy[t] W[e];   dW[e] = Σ_{t of e} dy[t]ᵀ x[t]
+    y[t] = s · x[t] W[e]ᵀ;   dx[t] = dy[t] W[e];   dW[e] = Σ_{t of e} dy[t]ᵀ x[t]      (s is 1 but for LoRA)
 
 How many tiles of tokens an expert has is known on the device only. The grid is the bound ⌈tokens / BLOCK⌉ +
 experts + 1; a program finds its expert by counting tiles in the offsets (one load of experts + 1 numbers) and
 leaves if there is none. dx is the same kernel with W's two strides exchanged. dW takes one program per tile
 of an expert's matrix and walks its tokens in order: no atomics, the same bits each time, zeros where an
 expert has no token. Tiles of 128 × 128 × 64 in 16 bits: 64 FLOP per byte read, wgmma on sm_90; smaller ones
-where experts have few tokens.
+where experts have few tokens, or the matrices few rows (a LoRA's rank).
 """
 
 from typing import Any
@@ -43,6 +43,7 @@ def grouped_gemm_kernel(
     w_ptr,
     offsets_ptr,
     y_ptr,
+    scaling,
     tokens,
     experts,
     rows,
@@ -77,7 +78,8 @@ def grouped_gemm_kernel(
             other=0.0,
         )
         acc = dot(x, w, acc)
-    tl.store(y_ptr + token[:, None] * y_stride + row[None, :], acc, mask=inside & (row < rows)[None, :])
+    out = y_ptr + token[:, None] * y_stride + row[None, :]
+    tl.store(out, acc * scaling, mask=inside & (row < rows)[None, :])
 
 
 @triton.jit
@@ -121,20 +123,23 @@ def grouped_gemm_weight_gradient_kernel(
     tl.store(out, acc, mask=(row < rows)[:, None] & (column < columns)[None, :])
 
 
-def launch_product(x: torch.Tensor, w: torch.Tensor, offsets: torch.Tensor) -> torch.Tensor:
-    """x (tokens, columns), w (experts, rows, columns) of any strides → (tokens, rows)."""
+def launch_product(
+    x: torch.Tensor, w: torch.Tensor, offsets: torch.Tensor, scaling: float = 1.0
+) -> torch.Tensor:
+    """x (tokens, columns), w (experts, rows, columns) of any strides → scaling · (tokens, rows)."""
     (tokens, columns), (experts, rows, _) = x.shape, w.shape
     y = torch.empty(tokens, rows, dtype=x.dtype, device=x.device)
     if not y.numel():
         return y
     block_m = tokens_per_tile(tokens, experts, x.dtype)
-    block_n = 64 if x.dtype == torch.float32 else 128
+    block_n = fitted(64 if x.dtype == torch.float32 else 128, rows)
     grid = (triton.cdiv(tokens, block_m) + experts + 1, triton.cdiv(rows, block_n))
     grouped_gemm_kernel[grid](
         x,
         w,
         offsets,
         y,
+        scaling,
         tokens,
         experts,
         rows,
@@ -159,8 +164,8 @@ def launch_weight_gradient(dy: torch.Tensor, x: torch.Tensor, offsets: torch.Ten
     if not dw.numel():
         return dw
     wide = x.dtype == torch.float32
-    block = 64 if wide else 128
-    grouped_gemm_weight_gradient_kernel[(triton.cdiv(rows, block), triton.cdiv(columns, block), experts)](
+    block_n, block_k = (fitted(64 if wide else 128, size) for size in (rows, columns))
+    grouped_gemm_weight_gradient_kernel[(triton.cdiv(rows, block_n), triton.cdiv(columns, block_k), experts)](
         dy,
         x,
         offsets,
@@ -170,8 +175,8 @@ def launch_weight_gradient(dy: torch.Tensor, x: torch.Tensor, offsets: torch.Ten
         dy.stride(0),
         x.stride(0),
         BLOCK_M=32 if wide else 64,
-        BLOCK_N=block,
-        BLOCK_K=block,
+        BLOCK_N=block_n,
+        BLOCK_K=block_k,
         STAGES=2 if wide else 3,
         num_warps=4 if wide else 8,
     )
@@ -182,6 +187,11 @@ def tokens_per_tile(tokens: int, experts: int, dtype: torch.dtype) -> int:
     """Half of the mean share of an expert or more, so that few tiles are mostly padding: 16 to 128."""
     most = 32 if dtype == torch.float32 else 128
     return min(most, max(16, int(triton.next_power_of_2(triton.cdiv(tokens, experts)))))
+
+
+def fitted(block: int, size: int) -> int:
+    """`block`, or less where `size` is less: a power of two, at least the 16 that a dot needs."""
+    return min(block, max(16, int(triton.next_power_of_2(size))))
 
 
 class GroupedGemmTriton(torch.autograd.Function):

@@ -6,7 +6,7 @@ import torch
 
 from malgil_kernels.dispatch import DTYPES, Choice, select
 from malgil_kernels.lora_linear.reference import lora_linear_grouped_reference, lora_linear_reference
-from malgil_kernels.quantise.formats import Q4_0Weight, Q8_0Weight, QuantisedWeight
+from malgil_kernels.quantise.formats import QuantisedWeight, check_matmul_format
 
 __all__ = ["lora_linear", "lora_linear_grouped"]
 
@@ -126,11 +126,8 @@ def choice_for(x: torch.Tensor, weight: QuantisedWeight | torch.Tensor) -> Choic
 
 
 def _check(x: torch.Tensor, weight: QuantisedWeight | torch.Tensor, bias: torch.Tensor | None) -> None:
-    if isinstance(weight, Q8_0Weight | Q4_0Weight):
-        raise TypeError(
-            f"weight is {weight.format}, a file format: must be int8, int4, NF4, fp8 or a matrix. "
-            "Next: quantise_int8(weight.dequantise()) or quantise_int4(weight.dequantise(), group=32)"
-        )
+    if isinstance(weight, QuantisedWeight):
+        check_matmul_format(weight)
     if x.ndim == 0 or len(weight.shape) != 2 or x.shape[-1] != weight.shape[1]:
         raise ValueError(
             f"x has shape {tuple(x.shape)}: its last size must be the columns of weight {tuple(weight.shape)}"

@@ -148,3 +148,16 @@ class Q4_0Weight(_Stored):
 
     format: ClassVar[str] = "q4_0"
     blocks: torch.Tensor
+
+
+def check_matmul_format(weight: QuantisedWeight) -> None:
+    """Refuses the formats that no matmul here reads.
+
+    Raises:
+        TypeError: the weight is in a GGUF format.
+    """
+    if isinstance(weight, Q8_0Weight | Q4_0Weight):
+        raise TypeError(
+            f"weight is {weight.format}, a file format: must be int8, int4, NF4, fp8 or not quantised. "
+            "Next: quantise_int8(weight.dequantise()) or quantise_int4(weight.dequantise(), group=32)"
+        )
