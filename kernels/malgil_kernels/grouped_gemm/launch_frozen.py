@@ -160,6 +160,6 @@ def launch_frozen_input_gradient(
         BLOCK_E=triton.next_power_of_2(w.number + 1),
         BLOCK_R=RANKS,
         STAGES=2 if wide else 3,
-        num_warps=8 if block_m == 128 else 4,
+        num_warps=8,
     )
     return dx
