@@ -181,6 +181,35 @@ def test_int64_offsets_and_strides():
     )
 
 
+def test_an_output_gradient_of_any_strides():
+    weight, matrices = weight_of("int8", 2, 16, 64)
+    offsets = offsets_of([2, 3])
+    x, a, b = (
+        values(*s, seed=1, dtype=torch.float32).requires_grad_() for s in ((5, 64), (2, 3, 64), (2, 16, 3))
+    )
+    leaves = (x, a, b)
+    wide = [tensor.detach().double().requires_grad_() for tensor in leaves]
+    truth = lora_grouped_gemm_reference(wide[0], matrices, offsets, *wide[1:], 0.5)
+    across = values(16, 5, seed=2, dtype=torch.float32).t()
+    for dy in (across, torch.ones((), device=DEVICE).expand(5, 16)):
+        y = lora_grouped_gemm_triton(x, weight, offsets, a, b, 0.5)
+        wanted = torch.autograd.grad(truth, wide, dy.double(), retain_graph=True)
+        for found, true in zip(torch.autograd.grad(y, leaves, dy), wanted, strict=True):
+            assert relative_error(found, true) <= TOLERANCE[torch.float32]
+
+
+@pytest.mark.parametrize(
+    ("form", "rows", "columns"), [("int8", 0, 64), ("int8", 8, 0), ("int4 64 with zero", 8, 0)]
+)
+def test_no_rows_or_no_columns(form, rows, columns):
+    weight = FORMATS[form](torch.ones(2 * rows, columns, device=DEVICE))
+    x = torch.ones(3, columns, device=DEVICE, requires_grad=True)
+    y = quantised_grouped_gemm_triton(x, weight, offsets_of([1, 2]))
+    y.sum().backward()
+    assert y.shape == (3, rows) and y.eq(0).all()
+    assert x.grad.shape == (3, columns) and x.grad.eq(0).all()
+
+
 def test_the_gradients_asked_for_and_no_others():
     weight, _ = weight_of("int8", 2, 16, 64)
     x, a, b = (values(*s, seed=1, dtype=torch.float32) for s in ((5, 64), (2, 3, 64), (2, 16, 3)))
