@@ -256,8 +256,8 @@ class BaseLlm(Section):
     )
 
 
-class TrainLlm(Section):
-    """LoRA fine-tuning of the language model on packed examples."""
+class LlmTraining(Section):
+    """What every training of a language model's adapter needs."""
 
     seed: int = setting("seed of the adapter and of the order", "–", ge=0)
     rank: int = setting("LoRA rank", "–", ge=1, le=512)
@@ -269,12 +269,29 @@ class TrainLlm(Section):
     max_tokens: int = setting(
         "training budget; examples are repeated or cut off to meet it", "tokens", ge=256
     )
-    validation_examples: int = setting(
-        "validation commands per look, from the start of the split", "examples", ge=1
-    )
+    validation_examples: int = setting("validation examples per look", "examples", ge=1)
     kernels: Literal["auto", "on", "off"] = setting("GPU kernels; auto: if they run; on: or fail", "–")
     evaluate_every: int = setting("steps between looks at the validation loss", "steps", ge=1)
     checkpoint_every: int = setting("steps between resumable checkpoints", "steps", ge=1)
+
+
+class PretrainLlm(LlmTraining):
+    """Continued pre-training of the language model (`malgil llm pretrain`); run by hand, not a stage of the
+    road.
+    """
+
+    source: Literal["builtin", "text"] = setting(
+        "requests of everyday Korean with calls, English and other wordings; or `text`", "–"
+    )
+    text: str = setting("with source: text, your documents: .txt (one per paragraph) or .jsonl", "path")
+    documents: int = setting("documents drawn with source: builtin", "documents", ge=32)
+
+
+class TrainLlm(LlmTraining):
+    """LoRA fine-tuning of the language model on packed examples."""
+
+    initial: str = setting("adapter to start from; empty: a fresh one", "path")
+    blocks: int = setting("blocks that learn, counted from the output; 0: all", "blocks", ge=0)
 
 
 class ConvertLlm(Section):
@@ -384,6 +401,7 @@ class Params(Section):
     export_asr: ExportAsr
     evaluate_asr: EvaluateAsr
     base_llm: BaseLlm
+    pretrain_llm: PretrainLlm
     train_llm: TrainLlm
     convert_llm: ConvertLlm
     quantise_llm: QuantiseLlm

@@ -7,6 +7,7 @@ backwards; on a CPU these passes over memory cost about as much as the adapter's
 through PEFT's custom modules; the same numbers as PEFT's layer (a test compares outputs and gradients).
 """
 
+import re
 import warnings
 from typing import Any
 
@@ -65,10 +66,31 @@ class FusedLoraLinear(Linear):
         return adapted
 
 
-def add_lora(model: Any, *, rank: int, alpha: float, dropout: float, seed: int, plain: bool = False) -> Any:
-    """Freezes `model` and puts an adapter on every linear layer of every block; B starts at zero.
+def blocks_of(model: Any) -> int:
+    """How many transformer blocks a model has."""
+    return int(model.config.num_hidden_layers)
+
+
+def block_of(name: str) -> int | None:
+    """The number of the block that a weight belongs to, by its name; None outside of the blocks."""
+    found = re.search(r"\.layers\.(\d+)\.", name)
+    return int(found[1]) if found else None
+
+
+def add_lora(
+    model: Any,
+    *,
+    rank: int,
+    alpha: float,
+    dropout: float,
+    seed: int,
+    plain: bool = False,
+    blocks: range | None = None,
+) -> Any:
+    """Freezes `model` and puts an adapter on every linear layer of its blocks; B starts at zero.
 
     Args:
+        blocks: the numbers of the blocks that get one; None: all of them.
         plain: PEFT's own layers, which `malgil_kernels` computes, instead of `FusedLoraLinear`.
     """
     torch.manual_seed(seed)
@@ -78,6 +100,7 @@ def add_lora(model: Any, *, rank: int, alpha: float, dropout: float, seed: int, 
         lora_alpha=alpha,  # type: ignore[arg-type]  # any number; PEFT divides it by the rank
         lora_dropout=dropout,
         target_modules=targets,
+        layers_to_transform=None if blocks is None or len(blocks) == blocks_of(model) else list(blocks),
         task_type="CAUSAL_LM",
         bias="none",
     )

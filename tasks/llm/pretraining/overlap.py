@@ -1,0 +1,58 @@
+"""What the pre-training text must not share with the commands that the gate tests with. Pure.
+
+A request is left out if it has three words in a row that a command of the built-in grammar has, or holds a
+value of one of its tools or the name of a light. Counting words and units are everybody's.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from itertools import islice
+
+from tasks.data.grammar import commands
+from tasks.data.text import inverse_normalise
+from tasks.data.vocabulary import COUNTERS, LIGHTS, TIMER_UNITS, TOOLS
+
+WORDS_IN_A_ROW = 3
+COMMANDS = 40_000  # far more than a corpus draws
+_SEED = 20261101
+
+
+def word_ngrams(text: str, length: int = WORDS_IN_A_ROW) -> set[tuple[str, ...]]:
+    """Every `length` words in a row of a text."""
+    parts = text.split()
+    return {tuple(parts[start : start + length]) for start in range(len(parts) - length + 1)}
+
+
+class KeptApart:
+    """The built-in commands' word n-grams and values, and whether a text is free of them.
+
+    Args:
+        sentences: the commands as written; those of the grammar if None.
+    """
+
+    def __init__(self, sentences: Iterable[str] | None = None) -> None:
+        if sentences is None:
+            drawn = islice(commands(_SEED), COMMANDS)
+            sentences = {
+                form for command in drawn for form in (command.text, inverse_normalise(command.text))
+            }
+        self.ngrams: set[tuple[str, ...]] = set()
+        for sentence in sentences:
+            self.ngrams |= word_ngrams(sentence)
+        self.values = tool_values()
+
+    def is_free(self, text: str) -> bool:
+        """Whether the text shares nothing with them."""
+        return not any(value in text for value in self.values) and self.ngrams.isdisjoint(word_ngrams(text))
+
+
+def tool_values() -> tuple[str, ...]:
+    """Every Korean value of the built-in tools of two syllables or more, counting words and units apart."""
+    found = {*LIGHTS, *_enums()} - set(TIMER_UNITS) - set(COUNTERS)
+    return tuple(sorted(value for value in found if len(value) > 1 and not value.isascii()))
+
+
+def _enums() -> set[str]:
+    properties = (tool["function"]["parameters"]["properties"].values() for tool in TOOLS)
+    return {value for kinds in properties for kind in kinds for value in kind.get("enum", ())}
