@@ -6,6 +6,7 @@
     malgil pretrain
     malgil asr transcribe PATHS...
     malgil asr stream FILE|-
+    malgil llm pretrain
 
 Known errors become one message and an exit code (docs/reference/cli.md). What is slow to import is
 imported by the command that needs it.
@@ -20,6 +21,7 @@ import typer
 
 from flows.asr_commands import asr
 from flows.console import log_to_console
+from flows.llm_commands import llm
 from tasks.errors import MalgilError, explain_os_error
 
 app = typer.Typer(
@@ -31,6 +33,7 @@ app = typer.Typer(
     rich_markup_mode=None,
 )
 app.add_typer(asr)
+app.add_typer(llm)
 INTERRUPTED, TERMINATED = 130, 143
 
 

@@ -32,6 +32,7 @@ from tasks.artifacts import write_json
 from tasks.errors import MalgilError
 from tasks.params import RESOLVED
 from tasks.release import release
+from tasks.release.champion_adapter import champion_adapter
 from tasks.release.release import Line, ReleaseResult
 from tasks.settings import Params
 
@@ -94,10 +95,19 @@ def retrain(
 
 
 def _settle(quick: bool, overrides: Sequence[str]) -> Params:
-    """Writes this run's settings through the stage `settings`."""
+    """Writes this run's settings through the stage `settings`; the version to go on from is among them."""
+    overrides = [*overrides, *_going_on_from(settings.load(quick=quick, sets=overrides))]
     environment = {"MALGIL_QUICK": "1" if quick else "", "MALGIL_SET": json.dumps(list(overrides))}
     make_stage("settings", environment, always=True)
     return settings.load(RESOLVED)
+
+
+def _going_on_from(params: Params) -> list[str]:
+    """The override that names the champion's adapter, where the settings ask for it and a version serves."""
+    if not params.train_llm.from_champion:
+        return []
+    adapter = champion_adapter(params, STORE)
+    return [f"train_llm.initial={adapter}"] if adapter else []
 
 
 def _make_all(lines: Sequence[Line]) -> dict[str, StageRun]:

@@ -35,6 +35,7 @@ PATH_SETTINGS = {
     "train_asr": "encoder",
     "language_model_asr": "text",
     "base_llm": "model",
+    "train_llm": "initial",
 }
 
 

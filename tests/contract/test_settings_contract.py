@@ -9,13 +9,20 @@ import pytest
 from ruamel.yaml import YAML
 
 from tasks.params import load, read_yaml
-from tasks.settings import SECTIONS
+from tasks.settings import SECTIONS, Section
 
 ROOT = Path(__file__).parents[2]
 SHARED = {"decide", "publish", "registry"}  # read by the release, which is not a DVC stage
-BY_HAND = {"pretrain", "study_asr"}
+BY_HAND = {"pretrain", "pretrain_llm", "study_asr"}
 CLASSES = {section.__name__: name for name, section in SECTIONS.items()}
 FIELD_NAMES = {"validate_": "validate"}
+# classes that several sections share: what reads one reads them all
+BASES = {
+    base.__name__: [name for name, section in SECTIONS.items() if issubclass(section, base)]
+    for section in SECTIONS.values()
+    for base in section.__mro__[1:]
+    if issubclass(base, Section) and base is not Section
+}
 
 
 def dvc_stages() -> dict[str, Any]:
@@ -90,6 +97,9 @@ def settings_read() -> dict[str, set[str]]:
         for node in tree.body:
             if isinstance(node, ast.FunctionDef):
                 collect(node, names, read)
+    for base, sections in BASES.items():
+        for name in sections:
+            read[name] |= read[base]
     for name in read:
         read[name] -= {"model_dump", "model_dump_json", "model_copy"}
     return read
@@ -102,7 +112,7 @@ def imported_sections(tree: ast.Module) -> dict[str, str]:
         for node in ast.walk(tree)
         if isinstance(node, ast.ImportFrom) and node.module == "tasks.settings"
         for alias in node.names
-        if alias.name in CLASSES or alias.name == "Params"
+        if alias.name in CLASSES or alias.name in BASES or alias.name == "Params"
     }
 
 
