@@ -9,17 +9,20 @@ any time: started again it goes on from its last checkpoint to the same weights.
 
 import logging
 import shutil
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 from tasks.artifacts import digest_folder, digest_json, new_folder, sha256_file, write_json
 from tasks.inference.loading import load_tokenizer
 from tasks.llm.adapters import adapted_model
 from tasks.llm.chat import load_tools
+from tasks.llm.coverage import covering_order
 from tasks.llm.hardware import device
 from tasks.llm.packing import encode, pack, shared_prefix
 from tasks.llm.rows import read_rows
-from tasks.llm.training import Group, Run, TrainingResult, plan
+from tasks.llm.training import Group, Order, Run, TrainingResult, plan, shuffled
 from tasks.settings import TrainLlm
 from tasks.stage import run_stage
 
@@ -49,7 +52,7 @@ def train(
     tokenizer = load_tokenizer(base)
     examples = {name: encode(tokenizer, rows) for name, rows in splits.items()}
     prefix = shared_prefix([*examples["train"], *examples["validation"]])
-    rows = plan([Group(examples["train"], prefix)], params)
+    rows = plan([Group(examples["train"], prefix)], params, _order(params, splits["train"]))
     looks = pack(examples["validation"][: params.validation_examples], params.pack_length, prefix)
     place = device()
     model, kernels = adapted_model(base, params, place, initial=params.initial, blocks=params.blocks)
@@ -67,6 +70,13 @@ def train(
         model.save_pretrained(folder, safe_serialization=True)
     run.state.clear()
     return result
+
+
+def _order(params: TrainLlm, rows: Sequence[Mapping[str, Any]]) -> Order:
+    """How one pass goes over the examples: at random, or by what they bring."""
+    if params.order == "coverage":
+        return lambda _, rng: covering_order(rows, rng)
+    return shuffled
 
 
 if __name__ == "__main__":

@@ -9,7 +9,7 @@ import itertools
 import logging
 import random
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -60,14 +60,23 @@ class Group:
     prefix: int
 
 
-def plan(groups: Sequence[Group], params: LlmTraining) -> list[Pack]:
-    """The rows of the whole run: shuffled passes over the examples, cut where the token budget is met.
+Order = Callable[[Sequence[Example], random.Random], Sequence[int]]
+"""The places of all examples in the order of one pass."""
+
+
+def shuffled(examples: Sequence[Example], rng: random.Random) -> list[int]:
+    """All of them at random."""
+    return rng.sample(range(len(examples)), len(examples))
+
+
+def plan(groups: Sequence[Group], params: LlmTraining, order: Order = shuffled) -> list[Pack]:
+    """The rows of the whole run: passes over the examples, cut where the token budget is met.
 
     What the budget leaves out is said in a log line; nothing is dropped silently.
     """
     rows: list[Pack] = []
     left = params.max_tokens
-    for row in _passes(groups, params):
+    for row in _passes(groups, params, order):
         rows.append(row)
         left -= len(row.ids)
         if left <= 0:
@@ -83,14 +92,13 @@ def plan(groups: Sequence[Group], params: LlmTraining) -> list[Pack]:
     return rows
 
 
-def _passes(groups: Sequence[Group], params: LlmTraining) -> Iterator[Pack]:
+def _passes(groups: Sequence[Group], params: LlmTraining, order: Order) -> Iterator[Pack]:
     for number in itertools.count():
         rng = random.Random(f"{params.seed}-{number}")
         rows: list[Pack] = []
         for group in groups:
-            order = list(group.examples)
-            rng.shuffle(order)
-            rows += pack(order, params.pack_length, group.prefix)
+            examples = [group.examples[place] for place in order(group.examples, rng)]
+            rows += pack(examples, params.pack_length, group.prefix)
         if len(groups) > 1:
             rng.shuffle(rows)
         yield from rows

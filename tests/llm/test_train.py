@@ -18,12 +18,17 @@ from tasks.errors import DataError, ModelError, SettingsError
 from tasks.inference.loading import load_model
 from tasks.llm.hardware import choose_kernels
 from tasks.llm.merge import merge
-from tasks.llm.train import learning_rate, train
+from tasks.llm.train import train
+from tasks.llm.training import learning_rate
 from tasks.settings import TrainLlm
 from tasks.tracking import read_history
 
 ROOT = Path(__file__).parents[2]
 PARAMS: dict[str, Any] = {
+    "initial": "",
+    "from_champion": False,
+    "order": "random",
+    "blocks": 0,
     "seed": 1,
     "rank": 8,
     "alpha": 16.0,
