@@ -88,16 +88,62 @@ def test_allowed_answers_are_chosen_greedily(
     assert (mixed[0], mixed[2]) == (free[0], free[2])
 
 
+@pytest.mark.parametrize("longest", [150, 9, 1])
+def test_one_pass_for_what_is_certain_changes_no_answer(
+    torch_engine: TransformersEngine, prompts: list[str], longest: int
+) -> None:
+    """A batch of free, half-free and settled answers, against one token and one prompt at a time."""
+    calls = [render_tool_call(row["tool_call"]) for row in tiny_llm.rows(11)]
+    some = [
+        None,
+        calls,
+        calls[:1],
+        calls[:4],
+        calls[3:],
+        calls[2:5],
+        None,
+        calls[5:6],
+        calls[::2],
+        calls,
+        None,
+    ]
+    said = torch_engine.generate_ids(prompts, longest, allowed=some)
+    for prompt, allowed, ids in zip(prompts, some, said, strict=True):
+        assert ids == walk_ids(torch_engine, prompt, allowed, longest)
+
+
+def test_only_decisions_ask_the_model(torch_engine: TransformersEngine, prompts: list[str]) -> None:
+    calls = [render_tool_call(row["tool_call"]) for row in tiny_llm.rows(11)]
+    passes: list[int] = []
+    hook = torch_engine.model.register_forward_hook(lambda *_: passes.append(1))
+    try:
+        assert torch_engine.generate(prompts[:1], 150, allowed=[calls[:1]]) == calls[:1]
+        assert passes == [], "an answer that is certain was asked for"
+        torch_engine.generate(prompts[:1], 150, allowed=[calls[:2]])
+        assert len(passes) == 2, "the prompt's start and one decision"
+    finally:
+        hook.remove()
+
+
 def walk(engine: TransformersEngine, prompt: str, answers: list[str]) -> str:
-    """Greedy decoding over a list of answers, one full forward pass per token."""
+    """Greedy decoding over a list of answers, as text."""
+    return str(engine.tokenizer.decode(walk_ids(engine, prompt, answers, 1000)))
+
+
+def walk_ids(engine: TransformersEngine, prompt: str, answers: list[str] | None, longest: int) -> list[int]:
+    """Greedy decoding, one full forward pass per token; over a list of answers if there is one."""
     end = engine.tokenizer.eos_token_id
-    left = [[*engine.tokenise(answer), end] for answer in answers]
+    left = [[*engine.tokenise(answer), end] for answer in answers or ()]
     said: list[int] = []
-    while not said or said[-1] != end:
+    while len(said) < longest:
         logits = engine.logits([*engine.tokenise(prompt), *said])
-        said.append(max({ids[len(said)] for ids in left}, key=lambda token: logits[token]))
+        may = {ids[len(said)] for ids in left} if answers else range(len(logits))
+        token = max(may, key=lambda token: logits[token])
+        if token == end:
+            break
+        said.append(token)
         left = [ids for ids in left if ids[: len(said)] == said]
-    return str(engine.tokenizer.decode(said[:-1]))
+    return said
 
 
 def test_shared_prefix_leaves_each_prompt_a_token() -> None:
