@@ -58,7 +58,7 @@ def check_python() -> Iterator[Finding]:
 
 def check_programs() -> Iterator[Finding]:
     """Programs that an installation and DVC call."""
-    for name, why in {"git": "DVC and lineage", "make": "the verbs", "gcc": "triton on a GPU"}.items():
+    for name, why in {"git": "lineage", "make": "the verbs", "gcc": "triton on a GPU"}.items():
         path = shutil.which(name)
         found = path or f"not on PATH ({why})"
         mend = f"install {name} with the system's package manager"

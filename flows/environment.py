@@ -47,7 +47,7 @@ def find_project(folder: Path | None = None) -> Path:
     if not any((folder / ".git").exists() for folder in (here, *here.parents)):
         raise ArtifactError(
             f"{here} is not in a git repository",
-            "DVC and the lineage of a version need one",
+            "the lineage of a version needs one",
             "git init",
         )
     return here

@@ -30,7 +30,6 @@ from flows.table import as_markdown
 from tasks import params as settings
 from tasks.artifacts import write_json
 from tasks.errors import MalgilError
-from tasks.params import RESOLVED
 from tasks.release import release
 from tasks.release.champion_adapter import champion_adapter
 from tasks.release.release import Line, ReleaseResult
@@ -47,6 +46,7 @@ def _may_pass(_task: Any, _run: Any, state: Any) -> bool:
 
 
 # Prefect decides when. Whether a stage is fresh is DVC's alone, so nothing is cached or persisted here.
+settle = task(name="settings", cache_policy=NO_CACHE, persist_result=False)(steps.settle)
 make_stage = task(
     name="stage", task_run_name="{stage}", tags=["dvc"], cache_policy=NO_CACHE, persist_result=False
 )(steps.make)
@@ -79,12 +79,12 @@ def retrain(
         What stands in build/summary.json.
     """
     set_environment(find_project())
-    settings.load(quick=quick, sets=overrides or ())  # every mistake at once, before anything starts
+    wanted = settings.load(quick=quick, sets=overrides or ())  # every mistake at once, before anything starts
     with hold_run_lock() as lock, _ended(lock):
         steps.clear_stale_locks()
         lines: tuple[Line, ...] = ("asr", "llm") if line == "all" else (line,)
         began = time.monotonic()
-        params = _settle(quick, overrides or [])
+        params = settle(quick, [*(overrides or []), *_going_on_from(wanted)])
         stages = _make_all(lines)
         results = {name: _release(name, params) for name in lines}
         report = _report(params, results, stages)
@@ -92,14 +92,6 @@ def retrain(
         write_json(SUMMARY, summary)
         create_markdown_artifact(as_markdown(summary), key="retrain", description=f"{report.resolve()}")
         return summary
-
-
-def _settle(quick: bool, overrides: Sequence[str]) -> Params:
-    """Writes this run's settings through the stage `settings`; the version to go on from is among them."""
-    overrides = [*overrides, *_going_on_from(settings.load(quick=quick, sets=overrides))]
-    environment = {"MALGIL_QUICK": "1" if quick else "", "MALGIL_SET": json.dumps(list(overrides))}
-    make_stage("settings", environment, always=True)
-    return settings.load(RESOLVED)
 
 
 def _going_on_from(params: Params) -> list[str]:
@@ -111,24 +103,24 @@ def _going_on_from(params: Params) -> list[str]:
 
 
 def _make_all(lines: Sequence[Line]) -> dict[str, StageRun]:
-    """Every stage that the lines need, the two lines side by side; the first failure once all have ended.
+    """Every stage that the lines need, each as soon as what it reads is there; the first failure at the end.
 
-    What a line needs beside the shared stages is made while these are, and its checks run side by side.
+    Speech is rendered while the language model trains: its commands need none.
     """
-    futures: dict[str, PrefectFuture[StageRun]] = {}
-    beside = any(steps.EARLY.get(name) for name in lines)  # threads that wait for a core slow both down
-    shared = _chain(steps.SHARED, steps.threads(2 if beside else 1), [], futures)
-    ends: list[PrefectFuture[StageRun]] = []
-    for name in lines:
-        early = _chain(steps.EARLY.get(name, ()), steps.threads(2), [], futures)
-        made = _chain(steps.LINES[name], steps.threads(len(lines)), [*shared, *early], futures)
-        for check in steps.CHECKS.get(name, ()):
-            ends += _chain((check,), steps.threads(2), made, futures)
-        ends += made
     shipped = (BUILD / "asr/shipped", BUILD / "llm/gguf")
-    if len(lines) == 2 or all(folder.exists() for folder in shipped):
-        # llama.cpp's threads spin while they wait: on a busy machine a thread too many is many times slower
-        _chain((steps.ROAD,), steps.threads(2), ends, futures)
+    road = len(lines) == 2 or all(folder.exists() for folder in shipped)
+    futures: dict[str, PrefectFuture[StageRun]] = {}
+    planned = steps.plan(lines, road=road)
+    fresh = steps.find_fresh(planned)
+    for stage, reads in planned.items():
+        # Two stages are at work most of the time; the recogniser alone is a chain. llama.cpp's threads spin
+        # while they wait, so that on a busy machine a thread too many is many times slower.
+        alone = lines == ("asr",) and stage not in steps.ROAD
+        environment = steps.threads(1 if alone else 2)
+        after = [futures[other] for other in reads]
+        futures[stage] = make_stage.submit(
+            stage, environment, known_fresh=stage in fresh, wait_for=after, return_state=False
+        )
     try:
         for future in futures.values():
             future.wait()
@@ -142,19 +134,6 @@ def _make_all(lines: Sequence[Line]) -> dict[str, StageRun]:
         if isinstance(cause, BaseException):
             raise cause
     return {stage: future.result() for stage, future in futures.items()}
-
-
-def _chain(
-    stages: Sequence[str],
-    environment: dict[str, str],
-    after: list[PrefectFuture[StageRun]],
-    futures: dict[str, PrefectFuture[StageRun]],
-) -> list[PrefectFuture[StageRun]]:
-    """Submits stages, each after the one before; returns what to wait for next."""
-    for stage in stages:
-        futures[stage] = make_stage.submit(stage, environment, wait_for=after, return_state=False)
-        after = [futures[stage]]
-    return after
 
 
 def _release(line: Line, params: Params) -> ReleaseResult:

@@ -12,7 +12,7 @@ import re
 import sys
 import threading
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -20,24 +20,28 @@ from pathlib import Path
 from flows import process
 from flows.environment import cores
 from tasks.errors import ConflictError, MalgilError
+from tasks.params import RESOLVED, SOURCES, read_yaml, write_resolved, write_sources
+from tasks.settings import Params
 
 LOGS = Path("build/logs")
 RWLOCK = Path(".dvc/tmp/rwlock")
-SHARED = ("corpus", "embed_asr", "validate", "prepare")
-EARLY: dict[str, tuple[str, ...]] = {"llm": ("base_llm",)}  # of a line, but need nothing of SHARED
+GRAPH, PARAMS = Path("dvc.yaml"), Path("params.yaml")
+SHARED = ("commands", "corpus", "embed_asr", "validate", "prepare_asr")
 LINES: dict[str, tuple[str, ...]] = {
     "asr": ("train_asr", "language_model_asr", "export_asr", "evaluate_asr"),
     "llm": (
+        "prepare_llm",
+        "base_llm",
+        "evaluate_base_llm",
         "train_llm",
         "merge_llm",
         "convert_llm",
         "quantise_llm",
+        "verify_llm",
+        "evaluate_llm",
     ),
 }
-CHECKS: dict[str, tuple[str, ...]] = {
-    "llm": ("verify_llm", "evaluate_llm")
-}  # of what a line made, side by side
-ROAD = "evaluate_road"
+ROAD = ("prepare_llm", "evaluate_road")  # the shipped files of both lines
 BUSY = re.compile(r"Unable to acquire lock|is busy, it is being blocked by")
 BUSY_RETRIES, BUSY_WAIT_S = 30, 2.0
 STAMP = re.compile(r"^\d\d:\d\d:\d\d (?:malgil\.progress )?")
@@ -78,20 +82,60 @@ class StageFailed(MalgilError):
             self.exit_code = 1
 
 
-def make(stage: str, environment: Mapping[str, str] | None = None, *, always: bool = False) -> StageRun:
+def plan(lines: Sequence[str], *, road: bool) -> dict[str, list[str]]:
+    """What a run makes: each stage, in the order of dvc.yaml, with the stages whose outputs it reads.
+
+    A stage can start as soon as those are made, so the lines need no order of their own.
+
+    Args:
+        lines: the lines of the run.
+        road: whether the shipped files of both lines are evaluated together.
+    """
+    names = {*SHARED, *(stage for line in lines for stage in LINES[line]), *(ROAD if road else ())}
+    stages = {name: stage for name, stage in read_yaml(GRAPH)["stages"].items() if name in names}
+    outs = {name: _paths(stage.get("outs", ())) for name, stage in stages.items()}
+    reads = {name: _paths(stage.get("deps", ())) for name, stage in stages.items()}
+    return {
+        name: [other for other in stages if any(_overlap(out, read) for out in outs[other] for read in own)]
+        for name, own in reads.items()
+    }
+
+
+def _paths(entries: Sequence[str | dict[str, object]]) -> list[str]:
+    return [entry if isinstance(entry, str) else next(iter(entry)) for entry in entries]
+
+
+def _overlap(out: str, read: str) -> bool:
+    return out == read or read.startswith(f"{out}/") or out.startswith(f"{read}/")
+
+
+def settle(quick: bool, overrides: Sequence[str]) -> Params:
+    """Writes this run's settings as the stage `settings` does, which is never fresh: DVC has no say in it.
+
+    Raises:
+        SettingsError: with every mistake.
+    """
+    began = time.monotonic()
+    params = write_resolved(PARAMS, RESOLVED, quick=quick, sets=overrides)
+    write_sources(params, SOURCES)
+    log.info("%-13s | made in %.1f s", "settings", time.monotonic() - began)
+    return params
+
+
+def make(stage: str, environment: Mapping[str, str] | None = None, *, known_fresh: bool = False) -> StageRun:
     """Brings a stage up to date.
 
     Args:
         stage: its name in dvc.yaml; the stages before it must be up to date.
         environment: what the stage sees over this process's environment.
-        always: do not look whether it is fresh (for `settings`).
+        known_fresh: nobody need look again (`find_fresh`).
 
     Raises:
         StageFailed: with the stage's own message.
         ConflictError: another DVC process holds its files for over a minute.
     """
     began = time.monotonic()
-    if not always and is_fresh(stage):
+    if known_fresh or is_fresh(stage):
         log.info("%-13s | fresh", stage)
         return StageRun(time.monotonic() - began, 0.0, cached=True, fresh=True)
     log_path = LOGS / f"{stage}.log"
@@ -129,6 +173,28 @@ def is_fresh(stage: str) -> bool:
     except DvcException as error:  # locked files, a broken dvc.yaml: `dvc repro` waits, or says what it is
         log.info("%-13s | DVC cannot tell whether it is fresh (%s); asking it to make it", stage, error)
         return False
+
+
+def find_fresh(planned: Mapping[str, Sequence[str]]) -> set[str]:
+    """The stages of a plan that need no other look: fresh, and so is all that they were made from.
+
+    DVC opens the project once for all of them. A fresh stage below a stale one is looked at again when that
+    one is made.
+    """
+    from dvc.exceptions import DvcException
+    from dvc.repo import Repo
+
+    try:
+        with _dvc, Repo(".", _wait_for_lock=True) as repo:
+            stale = set(repo.status(targets=list(planned)))
+    except DvcException as error:
+        log.debug("DVC cannot tell which stages are fresh (%s)", error)
+        return set()
+    fresh: set[str] = set()
+    for stage, reads in planned.items():
+        if stage not in stale and fresh.issuperset(reads):
+            fresh.add(stage)
+    return fresh
 
 
 def threads(lines_at_work: int) -> dict[str, str]:

@@ -1,31 +1,31 @@
 """Stage `corpus`: the speech data of a run, built in or the user's own, in one folder.
 
-    python -m tasks.data.corpus [--params build/params.yaml] [--out-dir build/corpus]
+    python -m tasks.data.corpus [--params build/params.yaml] [--commands build/commands]
 
-Built in: sentences from the grammar, split, spoken by espeak-ng with silence, noise and joined utterances,
-and an out-of-domain slice that is only ever tested on. With another `corpus.source` it is made from
-recordings of the user (`tasks.data.source`). Either way it holds manifest.parquet, commands.parquet,
-tools.json, card.md and audio/.
+Built in: the sentences of the stage `commands`, spoken by espeak-ng with silence, noise and joined
+utterances, and an out-of-domain slice that is only ever tested on. With another `corpus.source` it is made
+from recordings of the user (`tasks.data.source`). Either way it holds manifest.parquet, card.md, audio/, and
+commands.parquet and tools.json as `commands` wrote them, so that the folder can stand alone.
 """
 
 from __future__ import annotations
 
 import hashlib
 import logging
+import shutil
 from collections.abc import Sequence
 from pathlib import Path
 
 import pandas as pd
 
-from tasks.artifacts import new_folder, write_json, write_parquet, write_text
+from tasks.artifacts import new_folder, write_text
 from tasks.data.audio import SAMPLE_RATE_HZ, flac_bytes
 from tasks.data.card import builtin_card
 from tasks.data.espeak import Synthesiser
-from tasks.data.grammar import TOOLS, canonical_json
-from tasks.data.manifest import COMMAND_COLUMNS, OOD_KIND, OUT_OF_DOMAIN, write_manifest
+from tasks.data.grammar import canonical_json
+from tasks.data.manifest import OOD_KIND, OUT_OF_DOMAIN, read_table, write_manifest
 from tasks.data.noise import NoiseBeds
 from tasks.data.plan import (
-    Sentence,
     Unusual,
     Utterance,
     draw_sentences,
@@ -34,7 +34,7 @@ from tasks.data.plan import (
 )
 from tasks.data.rendering import Rendered, render, render_unusual, talkers
 from tasks.data.source import ingest
-from tasks.data.text import NORMALISER_ID, inverse_normalise
+from tasks.data.text import NORMALISER_ID
 from tasks.data.voices import TRAINING_VOICES, UNSEEN_VOICES
 from tasks.progress import track
 from tasks.settings import Corpus
@@ -43,16 +43,20 @@ from tasks.stage import run_stage
 log = logging.getLogger("malgil.corpus")
 
 
-def make_corpus(params: Corpus, *, out_dir: Path, normaliser: str = NORMALISER_ID) -> None:
+def make_corpus(params: Corpus, *, commands: Path, out_dir: Path, normaliser: str = NORMALISER_ID) -> None:
     """Write the corpus folder, whole or not at all.
 
-    `normaliser` is the chain by which two transcripts of a user's recordings are the same sentence.
+    Args:
+        commands: folder of the stage `commands`, made with the same settings.
+        normaliser: the chain by which two transcripts of a user's recordings are the same sentence.
 
     Raises:
         DataError: more voices or sentences asked for than there are, or the user's manifest is unusable.
         CapacityError: the disk is full or the folder read-only; an earlier corpus stays as it was.
     """
     with new_folder(out_dir) as folder:
+        for name in ("commands.parquet", "tools.json"):
+            shutil.copyfile(commands / name, folder / name)
         if params.source == "builtin":
             _build(params, folder)
         else:
@@ -66,9 +70,7 @@ def _build(params: Corpus, folder: Path) -> None:
     unusual = plan_out_of_domain(params, TRAINING_VOICES, UNSEEN_VOICES)
     manifest = _speak(params, utterances, unusual, folder)
     write_manifest(folder / "manifest.parquet", manifest)
-    commands = command_table(sentences)
-    write_parquet(folder / "commands.parquet", commands)
-    write_json(folder / "tools.json", TOOLS)
+    commands = read_table(folder / "commands.parquet")
     write_text(folder / "card.md", builtin_card(params, manifest, commands))
     log.info(
         "%d utterances, %.2f h, %d voices, %d sentences",
@@ -143,29 +145,13 @@ def _written(folder: Path, utterance_id: str, rendered: Rendered) -> dict[str, o
     }
 
 
-def command_table(sentences: Sequence[Sentence]) -> pd.DataFrame:
-    """Sentences with their tool calls, for the language model; both test splits become `test`."""
-    rows = [
-        (
-            sentence.sentence_id,
-            sentence.command.text,
-            inverse_normalise(sentence.command.text),
-            canonical_json(sentence.command.tool_call),
-            sentence.command.intent,
-            "test" if sentence.split.startswith("test") else sentence.split,
-        )
-        for sentence in sentences
-    ]
-    return pd.DataFrame(rows, columns=list(COMMAND_COLUMNS))
-
-
 if __name__ == "__main__":
     raise SystemExit(
         run_stage(
             __spec__.name,
             "corpus",
             make_corpus,
-            inputs={},
+            inputs={"commands": Path("build/commands")},
             outputs={"out_dir": Path("build/corpus")},
             borrowed={"normaliser": "prepare.normaliser"},
         )

@@ -25,11 +25,14 @@ AUDIO = "audio"  # the column of the audio, unless another is named
 log = logging.getLogger("malgil.corpus")
 
 
-def rows_of_hub(name: str, into: Path, named: Mapping[str, str] | None = None) -> tuple[pd.DataFrame, str]:
+def rows_of_hub(
+    name: str, into: Path | None, named: Mapping[str, str] | None = None
+) -> tuple[pd.DataFrame, str]:
     """Write every recording to the folder `into`, undecoded, and return its rows and what was read.
 
     Args:
         name: a local folder, a Hub id, or `id@revision`.
+        into: None reads the rows alone, not the audio.
         named: column of the manifest to the data set's own; those not named are looked for.
 
     Returns:
@@ -42,13 +45,16 @@ def rows_of_hub(name: str, into: Path, named: Mapping[str, str] | None = None) -
     rows: list[dict[str, Any]] = []
     named = {column: own for column, own in (named or {}).items() if own}
     sound = named.pop("path", AUDIO)
-    for split, row in track(_rows(folder, name, sound, named), "read data set", unit="recordings"):
-        audio = row.pop(sound) or {}
+    found = _rows(folder, name, sound, named, silent=into is None)
+    for split, row in track(found, "read data set", unit="recordings"):
+        audio = row.pop(sound, None) or {}
         if "split" not in named:
             row["split"] = split
         stem = f"{len(rows):06d}"
         row["path"] = stem + Path(audio.get("path") or "").suffix.lower()
-        if audio.get("bytes") is not None:
+        if into is None:
+            pass
+        elif audio.get("bytes") is not None:
             (into / row["path"]).write_bytes(audio["bytes"])
         elif audio.get("path") and Path(audio["path"]).is_file():
             shutil.copyfile(audio["path"], into / row["path"])
@@ -79,9 +85,9 @@ def _download(name: str) -> tuple[Path, str]:
 
 
 def _rows(
-    folder: Path, name: str, sound: str, named: Mapping[str, str]
+    folder: Path, name: str, sound: str, named: Mapping[str, str], *, silent: bool
 ) -> Iterator[tuple[str, dict[str, Any]]]:
-    """(split, row) of every row, audio undecoded."""
+    """(split, row) of every row, audio undecoded; without it if `silent`."""
     import datasets
 
     datasets.disable_progress_bars()
@@ -89,7 +95,8 @@ def _rows(
         splits = datasets.load_dataset(str(folder), streaming=True)
         for split, rows in splits.items():
             _require_columns(rows.column_names or list(rows.features or ()), name, sound, named)
-            for row in rows.cast_column(sound, datasets.Audio(decode=False)):
+            undecoded = rows.cast_column(sound, datasets.Audio(decode=False))
+            for row in rows.remove_columns(sound) if silent else undecoded:
                 yield str(split), dict(row)
     except OSError as error:
         if error.errno is not None:

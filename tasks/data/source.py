@@ -22,7 +22,7 @@ from typing import Any, NamedTuple
 
 import pandas as pd
 
-from tasks.artifacts import read_json, write_json, write_parquet, write_text
+from tasks.artifacts import read_json, write_text
 from tasks.data.card import manifest_card
 from tasks.data.conversion import take
 from tasks.data.folders import rows_of_folder
@@ -39,6 +39,7 @@ from tasks.data.manifest import (
     with_types,
     write_manifest,
 )
+from tasks.data.manifest import read_table as read_manifest_table
 from tasks.data.normalisers import normalise
 from tasks.data.readings import with_readings
 from tasks.data.splits import complete_splits
@@ -63,18 +64,53 @@ class Source(NamedTuple):
 
 
 def ingest(params: Corpus, folder: Path, normaliser: str) -> None:
-    """Fill `folder` with the audio, manifest, commands, tools and card of a user's recordings.
-
-    `tools.json` beside the manifest is taken when it is there (with `tool_call` values of one's own).
+    """Fill `folder`, which holds commands.parquet, with the audio, manifest and card of a user's recordings.
 
     Args:
         normaliser: id of the chain by which two transcripts are the same sentence.
 
     Raises:
-        DataError: missing columns (all named), unknown or empty splits, a tool call that is not JSON.
+        DataError: missing columns (all named), unknown or empty splits.
         ArtifactError: the manifest or folder is missing.
     """
     incoming = folder / "incoming"
+    source, frame, notes = _split_rows(params, incoming, normaliser)
+    frame, converted = _take_audio(frame, source.origin, folder)
+    shutil.rmtree(incoming, ignore_errors=True)
+    notes += [f"{converted} files were converted to 16 kHz mono FLAC"] if converted else []
+    for note in notes:
+        log.info("%s: %s", source.name, note)
+    write_manifest(folder / "manifest.parquet", frame)
+    commands = read_manifest_table(folder / "commands.parquet")
+    write_text(folder / "card.md", manifest_card(source.name, frame, commands, notes, normaliser))
+
+
+def take_commands(params: Corpus, normaliser: str) -> tuple[pd.DataFrame, Any]:
+    """The commands of a user's recordings (`COMMAND_COLUMNS`) and their tools; no audio is read.
+
+    `tools.json` beside the manifest is taken when it is there (with `tool_call` values of one's own).
+
+    Raises:
+        DataError: as `ingest`, or a tool call that is not JSON.
+        ArtifactError: the manifest or folder is missing.
+    """
+    source, frame, _ = _split_rows(params, None, normaliser)
+    commands = _commands(frame, source.path, normaliser)
+    if commands.empty:
+        log.info(
+            "no utterance of %s has a tool_call: the language model cannot be trained on it", source.name
+        )
+    tools = source.origin / "tools.json"
+    return commands, read_json(tools) if tools.is_file() else TOOLS
+
+
+def _split_rows(
+    params: Corpus, incoming: Path | None, normaliser: str
+) -> tuple[Source, pd.DataFrame, list[str]]:
+    """The source, its rows with every column and split, and what was decided on the way.
+
+    `incoming` takes the audio of a Hub data set; None leaves it where it is.
+    """
     source = _read(params, incoming)
     require_columns(source.frame, REQUIRED, source.path)
     frame, said = with_readings(source.frame, Path(params.readings) if params.readings else None)
@@ -82,25 +118,10 @@ def ingest(params: Corpus, folder: Path, normaliser: str) -> None:
     frame, notes = complete_splits(frame, frame["sentence_ids"], source.name)
     frame = with_types(frame, source.path)
     require_splits(frame["split"], source.path)
-    frame, converted = _take_audio(frame, source.origin, folder)
-    shutil.rmtree(incoming, ignore_errors=True)
-    notes += said
-    notes += [f"{converted} files were converted to 16 kHz mono FLAC"] if converted else []
-    for note in notes:
-        log.info("%s: %s", source.name, note)
-    write_manifest(folder / "manifest.parquet", frame)
-    commands = _commands(frame, source.path, normaliser)
-    write_parquet(folder / "commands.parquet", commands)
-    tools = source.origin / "tools.json"
-    write_json(folder / "tools.json", read_json(tools) if tools.is_file() else TOOLS)
-    write_text(folder / "card.md", manifest_card(source.name, frame, commands, notes, normaliser))
-    if commands.empty:
-        log.info(
-            "no utterance of %s has a tool_call: the language model cannot be trained on it", source.name
-        )
+    return source, frame, [*notes, *said]
 
 
-def _read(params: Corpus, incoming: Path) -> Source:
+def _read(params: Corpus, incoming: Path | None) -> Source:
     named = {
         "path": params.audio_column,
         "transcript": params.transcript_column,
@@ -111,9 +132,11 @@ def _read(params: Corpus, incoming: Path) -> Source:
         path = Path(params.folder)
         return Source(rows_of_folder(path, named), path, path.name, path)
     if params.source == "hub":
-        incoming.mkdir()
+        if incoming is not None:
+            incoming.mkdir()
         frame, name = rows_of_hub(params.hub, incoming, named)
-        return Source(frame, incoming, name, Path(params.hub))
+        local = Path(params.hub)
+        return Source(frame, incoming or local, name, local)
     path = Path(params.manifest)
     frame = with_manifest_names(read_table(path), named, path)
     return Source(frame, path.parent, path.name, path)

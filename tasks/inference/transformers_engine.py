@@ -1,9 +1,11 @@
 """Answers from a Hugging Face folder through transformers, in float32 on the CPU.
 
-Prompts of similar length go together, padded on the left; the key-value cache is the model's own.
+Prompts of similar length go together, padded on the left; the key-value cache is the model's own. Where
+the choices leave one way only, the tokens up to the next decision go through the model at once.
 """
 
 from collections.abc import Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +28,7 @@ class TransformersEngine:
         ModelError: the folder cannot be read.
     """
 
-    def __init__(self, folder: Path, *, batch: int = 48) -> None:
+    def __init__(self, folder: Path, *, batch: int = 16) -> None:
         self.tokenizer = load_tokenizer(folder)
         self.model = load_model(folder).eval()
         self.batch = batch
@@ -83,53 +85,89 @@ class TransformersEngine:
         self, ids: list[list[int]], choices: list[Choices | None], max_tokens: int, prefix: int
     ) -> list[list[int]]:
         """Decodes one batch; rows that are finished leave it. The first `prefix` tokens are computed once."""
+        end = self.tokenizer.eos_token_id
+        rows = [_Row(row[prefix:], prefix, choice) for row, choice in zip(ids, choices, strict=True)]
+        for row in rows:
+            row.follow()
+        alive = [row for row in rows if not row.ended(end, max_tokens)]
         cache = DynamicCache(config=self.model.config)
-        if prefix:
-            self.model(
-                input_ids=torch.tensor([ids[0][:prefix]]),
-                past_key_values=cache,
-                use_cache=True,
-                logits_to_keep=1,
-            )
-            cache.batch_repeat_interleave(len(ids))
-            ids = [row[prefix:] for row in ids]
-        width = max(map(len, ids))
-        end, pad = self.tokenizer.eos_token_id, self.tokenizer.eos_token_id
-        mask = torch.tensor([[0] * (width - len(row)) + [1] * len(row) for row in ids])
-        tokens = torch.tensor([[pad] * (width - len(row)) + row for row in ids])
-        positions = (mask.cumsum(1) - 1).clamp(min=0) + prefix
-        mask = torch.cat((torch.ones(len(ids), prefix, dtype=torch.long), mask), dim=1)
-        answers: list[list[int]] = [[] for _ in ids]
-        alive = list(range(len(ids)))  # the answer each row of the batch belongs to
-        for _ in range(max_tokens):
-            out = self.model(
-                input_ids=tokens,
-                attention_mask=mask,
-                position_ids=positions,
-                past_key_values=cache,
-                use_cache=True,
-                logits_to_keep=1,
-            )
-            chosen = [
-                pick(logits, choices[number]) for number, logits in zip(alive, out.logits[:, -1], strict=True)
-            ]
-            kept = []
-            for row, (number, token) in enumerate(zip(alive, chosen, strict=True)):
-                if token == end:
-                    continue
-                answers[number].append(token)
-                kept.append(row)
-            if not kept:
-                break
-            if len(kept) < len(alive):
-                rows = torch.tensor(kept)
-                cache.batch_select_indices(rows)
-                mask, positions = mask[rows], positions[rows]
-                alive, chosen = [alive[row] for row in kept], [chosen[row] for row in kept]
-            tokens = torch.tensor(chosen)[:, None]
-            mask = torch.cat((mask, torch.ones_like(tokens)), dim=1)
-            positions = positions[:, -1:] + 1
-        return answers
+        if prefix and alive:
+            self._forward(torch.tensor([ids[0][:prefix]]), cache)
+            cache.batch_repeat_interleave(len(alive))
+        seen = torch.ones(len(alive), prefix, dtype=torch.long)
+        while alive:
+            logits, seen = self._ask(alive, seen, cache)
+            for row, scores in zip(alive, logits, strict=True):
+                row.take(pick(scores, row.choices))
+            kept = [place for place, row in enumerate(alive) if not row.ended(end, max_tokens)]
+            if kept and len(kept) < len(alive):
+                places = torch.tensor(kept)
+                cache.batch_select_indices(places)
+                seen = seen[places]
+            alive = [alive[place] for place in kept]
+        return [[token for token in row.answer if token != end][:max_tokens] for row in rows]
+
+    def _ask(
+        self, rows: Sequence["_Row"], seen: torch.Tensor, cache: DynamicCache
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """Feeds what is pending in every row, padded on the left.
+
+        Args:
+            seen: (rows, places) 1 where the cache holds a token of the row, 0 where padding.
+
+        Returns:
+            (rows, vocabulary) logits after each row's last token, and `seen` with the new places.
+        """
+        width = max(len(row.pending) for row in rows)
+        padding = [width - len(row.pending) for row in rows]
+        pad = self.tokenizer.eos_token_id
+        tokens = torch.tensor([[pad] * n + row.pending for n, row in zip(padding, rows, strict=True)])
+        new = torch.tensor([[0] * n + [1] * (width - n) for n in padding])
+        positions = (new.cumsum(1) - 1).clamp(min=0) + torch.tensor([[row.position] for row in rows])
+        seen = torch.cat((seen, new), dim=1)
+        out = self._forward(tokens, cache, attention_mask=seen, position_ids=positions)
+        for row in rows:
+            row.position += len(row.pending)
+            row.pending = []
+        return out.logits[:, -1], seen
+
+    def _forward(self, tokens: torch.Tensor, cache: DynamicCache, **places: torch.Tensor) -> Any:
+        return self.model(input_ids=tokens, past_key_values=cache, use_cache=True, logits_to_keep=1, **places)
+
+
+@dataclass
+class _Row:
+    """A prompt that is being answered.
+
+    Attributes:
+        pending: tokens that the model has not seen; the logits after the last of them choose the next.
+        position: place of the first pending token.
+        choices: what the answer may be; None for anything.
+        answer: the token ids so far, with the end-of-turn token once it has come.
+    """
+
+    pending: list[int]
+    position: int
+    choices: Choices | None
+    answer: list[int] = field(default_factory=list)
+
+    def take(self, token: int) -> None:
+        """Goes on with the token that was chosen."""
+        self._append([token])
+        self.follow()
+
+    def follow(self) -> None:
+        """Goes on with the tokens that leave no choice: the model sees them at the next decision."""
+        if self.choices is not None:
+            self._append(self.choices.forced())
+
+    def ended(self, end: int, max_tokens: int) -> bool:
+        """Whether nothing more is to be chosen."""
+        return self.answer[-1:] == [end] or len(self.answer) >= max_tokens
+
+    def _append(self, tokens: list[int]) -> None:
+        self.pending = self.pending + tokens
+        self.answer += tokens
 
 
 def pick(logits: torch.Tensor, choices: Choices | None) -> int:
@@ -137,6 +175,6 @@ def pick(logits: torch.Tensor, choices: Choices | None) -> int:
     if choices is None:
         return int(logits.argmax())
     tokens = choices.tokens
-    token = tokens[int(logits[tokens].argmax())] if len(tokens) > 1 else tokens[0]
+    token = tokens[int(logits[tokens].argmax())]
     choices.take(token)
     return token

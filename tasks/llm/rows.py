@@ -4,6 +4,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+from tasks.artifacts import digest_json, read_json
 from tasks.errors import DataError, explain_os_error
 from tasks.llm.chat import Tools
 
@@ -28,6 +29,14 @@ def read_rows(path: Path, tools: Tools) -> list[dict[str, Any]]:
             "raise the split's size in params.yaml",
         )
     return rows
+
+
+def answer_settings(prepared: Path, max_tokens: int) -> dict[str, Any]:
+    """What decides an answer beside prompt and weights: the longest answer, and the tools that constrain it.
+
+    An evaluation keeps them in its metrics.json, so that its answers can be told from others.
+    """
+    return {"max_new_tokens": max_tokens, "tools": digest_json(read_json(prepared / "tools.json"))}
 
 
 def _row(path: Path, number: int, line: str, tools: Tools) -> dict[str, Any]:

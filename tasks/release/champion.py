@@ -88,7 +88,7 @@ def ask_engine(folder: Path, tests: Questions, params: Params) -> tuple[Answer, 
     """Answers today's test examples with a published GGUF, its own template, system prompt and tools."""
     from tasks.inference.llama_cpp_engine import LlamaCppEngine
     from tasks.llm.chat import load_tools
-    from tasks.llm.evaluate import answer
+    from tasks.llm.measure import answer
     from tasks.llm.rows import read_rows
 
     about, tools = read_json(folder / ABOUT), load_tools(folder / "tools.json")

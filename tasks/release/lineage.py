@@ -16,6 +16,7 @@ from tasks.params import read_yaml
 from tasks.release.evidence import Line
 
 UNKNOWN = "unknown"
+LOCK = Path("dvc.lock")  # below the project's root; not under git: every run writes it
 CODE = ("tasks", "flows", "kernels")  # code is named by the git commit, not by md5
 
 
@@ -25,7 +26,7 @@ class Lineage:
 
     Attributes:
         git_commit: of the code; git_dirty says whether tracked files differed from it.
-        dvc_lock: SHA-256 of dvc.lock.
+        dvc_lock: SHA-256 of dvc.lock, which MLflow keeps with the version's run.
         data: DVC's md5 of every data file or folder on the line's road, inputs and outputs, by path.
         params: SHA-256 of build/params.yaml, the settings of the run.
         constraints: SHA-256 of constraints.txt, the installed versions.
@@ -63,7 +64,7 @@ def read_lineage(line: Line, build_dir: Path, root: Path | None = None) -> Linea
         root: the project root with dvc.lock, constraints.txt and git; the current folder by default.
     """
     root = root or Path.cwd()
-    lock = root / "dvc.lock"
+    lock = root / LOCK
     commit, dirty = read_git(root)
     return Lineage(
         git_commit=commit,

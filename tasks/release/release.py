@@ -31,7 +31,7 @@ from tasks.release.judgement import (
     rates_of,
     result_of,
 )
-from tasks.release.lineage import Lineage, read_lineage
+from tasks.release.lineage import LOCK, UNKNOWN, Lineage, read_lineage
 from tasks.release.publish import Check, Published, make_publisher
 from tasks.release.record import digest_of, run_record, version_tags
 from tasks.release.registry import Registry, RunRecord, Version
@@ -166,6 +166,8 @@ def _record(
     write_text(files["decision.json"], json_text(judgement.decision.as_dict()))
     if published:
         files["README.md"] = work / "README.md"
+    if lineage.dvc_lock != UNKNOWN:
+        files[LOCK.name] = LOCK  # the digest among the tags names it; the next run writes over it
     tags = {f"malgil.{name}": value for name, value in judgement.keys.items()} | {
         "malgil.line": line,
         "malgil.verdict": judgement.decision.verdict,

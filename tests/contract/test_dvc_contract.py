@@ -88,10 +88,32 @@ def test_dvc_reads_the_file_and_its_graph_is_sound() -> None:
         assert len(repo.index.graph) >= len(STAGES)
 
 
-def test_the_flow_runs_every_stage_once() -> None:
-    of_lines = (stages for part in (steps.EARLY, steps.LINES, steps.CHECKS) for stages in part.values())
-    run = [*steps.SHARED, *(stage for stages in of_lines for stage in stages), steps.ROAD]
-    assert sorted(run) == sorted(MADE)
+def test_the_flow_runs_every_stage() -> None:
+    run = steps.plan(("asr", "llm"), road=True)
+    assert list(run) == MADE
+    of_lines = [
+        *steps.SHARED,
+        *(stage for stages in steps.LINES.values() for stage in stages),
+        "evaluate_road",
+    ]
+    assert sorted(of_lines) == sorted(MADE)
+
+
+def test_a_stage_stands_below_those_it_reads_and_waits_for_them() -> None:
+    run = steps.plan(("asr", "llm"), road=True)
+    for place, (stage, reads) in enumerate(run.items()):
+        assert set(reads) <= set(MADE[:place]), f"{stage} reads what dvc.yaml makes below it"
+    with Repo(str(ROOT)) as repo:
+        graph = {a.name: {b.name for b in own} - {"settings"} for a, own in repo.index.graph.adj.items()}
+    assert {stage: set(reads) for stage, reads in run.items()} == {stage: graph[stage] for stage in run}
+
+
+def test_the_language_model_needs_no_speech() -> None:
+    run = steps.plan(("llm",), road=False)
+    needed = {"evaluate_llm"}
+    for stage in reversed(list(run)):
+        needed |= set(run[stage]) if stage in needed else set()
+    assert not needed & {"corpus", "embed_asr", "validate", "prepare_asr"}
 
 
 @pytest.mark.parametrize("stage", MADE)

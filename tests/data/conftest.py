@@ -4,9 +4,9 @@ from pathlib import Path
 
 import pytest
 
-from tasks.data.corpus import make_corpus
-from tasks.data.prepare import prepare
+from tasks.data import prepare_asr, prepare_llm
 from tasks.settings import Corpus, Prepare
+from tests import corpora
 
 
 @pytest.fixture(scope="session")
@@ -40,19 +40,14 @@ def corpus_params() -> Corpus:
 @pytest.fixture(scope="session")
 def tiny_corpus(corpus_params: Corpus, tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("data") / "corpus"
-    make_corpus(corpus_params, out_dir=folder)
-    return folder
+    return corpora.make(corpus_params, out_dir=folder)
 
 
 @pytest.fixture(scope="session")
 def tiny_prepared(tiny_corpus: Path) -> Path:
     """prepared/asr and prepared/llm of the tiny corpus, every row taken as valid."""
     folder = tiny_corpus.parent / "prepared"
-    prepare(
-        Prepare(normaliser="ko-1", inverse_normaliser="itn-ko-1"),
-        corpus=tiny_corpus,
-        validated=tiny_corpus,
-        asr_dir=folder / "asr",
-        llm_dir=folder / "llm",
-    )
+    params = Prepare(normaliser="ko-1", inverse_normaliser="itn-ko-1")
+    prepare_asr.prepare(params, corpus=tiny_corpus, validated=tiny_corpus, out_dir=folder / "asr")
+    prepare_llm.prepare(params, commands=tiny_corpus.parent / "commands", out_dir=folder / "llm")
     return folder

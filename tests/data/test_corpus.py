@@ -73,6 +73,18 @@ def test_commands_hold_written_form_and_tools_name_every_intent(tiny_corpus: Pat
     assert "synthetic" in (tiny_corpus / "card.md").read_text()
 
 
+def test_what_is_said_is_what_the_commands_stage_wrote(tiny_corpus: Path, manifest: pd.DataFrame) -> None:
+    folder = tiny_corpus.parent / "commands"
+    for name in ("commands.parquet", "tools.json"):
+        assert (folder / name).read_bytes() == (tiny_corpus / name).read_bytes()
+    commands = pd.read_parquet(folder / "commands.parquet").set_index("sentence_id")
+    for row in manifest[manifest["split"] != OUT_OF_DOMAIN].itertuples():
+        said = [commands.loc[name] for name in row.sentence_ids.split("+")]
+        assert row.transcript == " ".join(one["text"] for one in said)
+        assert {one["split"] for one in said} == {row.split.partition("_")[0]}
+        assert row.tool_call == (said[0]["tool_call"] if len(said) == 1 else "")
+
+
 def test_every_voice_gets_a_fair_share(corpus_params: Corpus) -> None:
     params = corpus_params.model_copy(update={"train_utterances": 203, "test_utterances": 11})
     planned = plan_utterances(params, draw_sentences(params), TRAINING_VOICES, UNSEEN_VOICES)
@@ -118,7 +130,7 @@ def test_more_voices_than_there_are_is_refused(corpus_params: Corpus, setting: s
 
 
 def test_a_full_disk_leaves_the_earlier_corpus(
-    corpus_params: Corpus, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    corpus_params: Corpus, tiny_corpus: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     out = tmp_path / "corpus"
     out.mkdir()
@@ -135,6 +147,6 @@ def test_a_full_disk_leaves_the_earlier_corpus(
 
     monkeypatch.setattr(Path, "write_bytes", full_after_three)
     with pytest.raises(CapacityError, match="no space left"):
-        make_corpus(corpus_params, out_dir=out)
+        make_corpus(corpus_params, commands=tiny_corpus.parent / "commands", out_dir=out)
     assert (out / "card.md").read_text() == "earlier"
     assert [path.name for path in tmp_path.iterdir()] == ["corpus"]

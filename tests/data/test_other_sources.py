@@ -15,10 +15,10 @@ import pyarrow.parquet as pq
 import pytest
 import soundfile
 
-from tasks.data.corpus import make_corpus
 from tasks.data.manifest import read_manifest
 from tasks.errors import ArtifactError, DataError
 from tasks.settings import Corpus
+from tests import corpora
 from tests.hub_server import Hub, Repo, start
 
 NEEDED = {"train", "validation", "test_sentences", "test_voices"}
@@ -29,8 +29,7 @@ Make = Callable[..., Path]
 def make(corpus_params: Corpus, tmp_path: Path) -> Make:
     def corpus(source: str, where: Path | str, normaliser: str = "ko-1", **settings: str) -> Path:
         params = corpus_params.model_copy(update={"source": source, source: str(where), **settings})
-        make_corpus(params, out_dir=tmp_path / "corpus", normaliser=normaliser)
-        return tmp_path / "corpus"
+        return corpora.make(params, out_dir=tmp_path / "corpus", normaliser=normaliser)
 
     return corpus
 
@@ -320,13 +319,13 @@ def test_a_data_set_without_audio_or_text_is_refused(make: Make, tmp_path: Path)
 INGEST = """
 import sys
 from pathlib import Path
-from tasks.data.corpus import make_corpus
+from tests import corpora
 from tasks.errors import DataError
 from tasks.params import load
 for number, name in enumerate(sys.argv[2:]):
     params = load(Path("params.yaml"), sets=["corpus.source=hub", f"corpus.hub={name}"]).corpus
     try:
-        make_corpus(params, out_dir=Path(sys.argv[1]) / str(number))
+        corpora.make(params, out_dir=Path(sys.argv[1]) / str(number))
     except DataError as error:
         print(error)
 """

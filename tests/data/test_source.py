@@ -7,10 +7,10 @@ import pandas as pd
 import pytest
 import soundfile
 
-from tasks.data.corpus import make_corpus
 from tasks.data.manifest import COLUMNS, read_manifest
 from tasks.errors import ArtifactError, DataError
 from tasks.settings import Corpus
+from tests import corpora
 
 SENTENCES = {
     "train": "거실 불 켜 줘",
@@ -36,8 +36,7 @@ def ingest(frame: pd.DataFrame, params: Corpus, tmp_path: Path) -> Path:
     path = tmp_path / "mine" / "mine.parquet"
     frame.to_parquet(path)
     settings = params.model_copy(update={"source": "manifest", "manifest": str(path)})
-    make_corpus(settings, out_dir=tmp_path / "corpus")
-    return tmp_path / "corpus"
+    return corpora.make(settings, out_dir=tmp_path / "corpus")
 
 
 def test_four_columns_are_enough(recordings: pd.DataFrame, corpus_params: Corpus, tmp_path: Path) -> None:
@@ -136,7 +135,7 @@ def test_a_broken_or_missing_manifest_is_refused(corpus_params: Corpus, tmp_path
     for name, error in (("broken.parquet", DataError), ("none.parquet", ArtifactError)):
         params = corpus_params.model_copy(update={"source": "manifest", "manifest": str(tmp_path / name)})
         with pytest.raises(error, match=name):
-            make_corpus(params, out_dir=tmp_path / "corpus")
+            corpora.make(params, out_dir=tmp_path / "corpus")
     assert not (tmp_path / "corpus").exists()
 
 
@@ -147,7 +146,7 @@ def test_the_built_in_corpus_passes_through_as_a_manifest(
     params = corpus_params.model_copy(
         update={"source": "manifest", "manifest": str(copy / "manifest.parquet")}
     )
-    make_corpus(params, out_dir=tmp_path / "corpus")
+    corpora.make(params, out_dir=tmp_path / "corpus")
     before, after = (
         read_manifest(folder / "manifest.parquet") for folder in (tiny_corpus, tmp_path / "corpus")
     )

@@ -22,8 +22,9 @@ stages:
   right: {cmd: python work.py right, deps: [work.py, build/shared, build/own, src], outs: [build/right]}
   weighed: {cmd: python work.py weighed, deps: [work.py, build/right], outs: [build/weighed]}
   measured: {cmd: python work.py measured, deps: [work.py, build/right], outs: [build/measured]}
-  last: {cmd: python work.py last, deps: [work.py, build/left, build/right], outs: [build/last]}
+  last: {cmd: python work.py last, deps: [work.py, build/left, build/measured], outs: [build/last]}
 """
+ALL = ["shared", "own", "left", "right", "weighed", "measured", "last"]  # as dvc.yaml has them
 WORK = """
 import os, pathlib, sys, time
 name = sys.argv[1]
@@ -60,10 +61,8 @@ def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, server: None) -> Pa
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("PATH", os.environ["PATH"])
     monkeypatch.setattr(steps, "SHARED", ("shared",))
-    monkeypatch.setattr(steps, "LINES", {"asr": ("left",), "llm": ("right",)})
-    monkeypatch.setattr(steps, "EARLY", {"llm": ("own",)})
-    monkeypatch.setattr(steps, "CHECKS", {"llm": ("weighed", "measured")})
-    monkeypatch.setattr(steps, "ROAD", "last")
+    monkeypatch.setattr(steps, "LINES", {"asr": ("left",), "llm": ("own", "right", "weighed", "measured")})
+    monkeypatch.setattr(steps, "ROAD", ("last",))
     set_environment(tmp_path)
     return tmp_path
 
@@ -85,9 +84,7 @@ def test_a_failed_line_stops_what_needs_it_and_lets_the_other_finish(project: Pa
     share = max(1, len(os.sched_getaffinity(0)) // 2)
     assert (project / "build/right").read_text() == str(share), "two lines share the cores"
     again = make_all("asr", "llm")
-    assert list(again) == ["shared", "left", "own", "right", "weighed", "measured", "last"] and all(
-        run.fresh for run in again.values()
-    )
+    assert list(again) == ALL and all(run.fresh for run in again.values())
 
 
 def test_one_line_alone_goes_end_to_end_only_beside_what_the_other_has_shipped(project: Path) -> None:
@@ -102,7 +99,22 @@ def test_one_line_alone_goes_end_to_end_only_beside_what_the_other_has_shipped(p
 def test_what_can_be_made_side_by_side_is(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (project / "src").write_text("whole")
     monkeypatch.setenv("TOGETHER", "1")
-    assert list(make_all("asr", "llm")) == ["shared", "left", "own", "right", "weighed", "measured", "last"]
+    assert list(make_all("asr", "llm")) == ALL
+
+
+def test_a_line_does_not_wait_for_what_it_does_not_read(
+    project: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """`own` and `shared` are slow; `left` needs the one, `right` both."""
+    (project / "src").write_text("whole")
+    text = (project / "work.py").read_text()
+    wait = 'if name == "shared": time.sleep(4)\n'
+    (project / "work.py").write_text(text.replace("name = sys.argv[1]\n", "name = sys.argv[1]\n" + wait))
+    graph = (project / "dvc.yaml").read_text().replace("build/shared, build/own, src", "build/own, src")
+    (project / "dvc.yaml").write_text(graph)
+    make_all("asr", "llm")
+    ended = {name: (project / "build" / name).stat().st_mtime for name in ALL}
+    assert ended["measured"] < ended["shared"] < ended["left"] < ended["last"]
 
 
 def test_a_killed_run_is_closed_in_the_books(server: None) -> None:

@@ -29,12 +29,13 @@ GRAPH = """
 stages:
   one: {cmd: python work.py one 1, deps: [src, work.py], outs: [build/one]}
   two: {cmd: python work.py two 1, deps: [src, work.py], outs: [build/two]}
+  three: {cmd: python work.py three 0, deps: [src, work.py, build/two], outs: [build/three]}
 """
 
 
 @pytest.fixture
 def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A project of two independent stages, which is the current folder."""
+    """A project of two independent stages and one that reads the second; it is the current folder."""
     files = {".dvc/config": "", "dvc.yaml": GRAPH, "params.yaml": "a: 1\n", "work.py": WORK, "src": "v1"}
     for name, text in files.items():
         (tmp_path / name).parent.mkdir(exist_ok=True)
@@ -42,6 +43,8 @@ def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     (tmp_path / "build").mkdir()
     subprocess.run(["git", "init", "-q", str(tmp_path)], check=True)
     monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(steps, "SHARED", ())
+    monkeypatch.setattr(steps, "LINES", {"all": ("one", "two", "three")})
     monkeypatch.setenv("PATH", os.environ["PATH"])
     monkeypatch.setenv("PREFECT_HOME", str(tmp_path / "store"))
     set_environment(tmp_path)
@@ -63,6 +66,17 @@ def test_made_then_fresh_then_made_again_then_restored(project: Path) -> None:
     Path("build/one").write_text("touched by hand")
     steps.make("one")
     assert Path("build/one").read_text().startswith("v1 ")
+
+
+def test_one_look_finds_what_is_fresh_with_all_that_it_was_made_from(project: Path) -> None:
+    planned = steps.plan(("all",), road=False)
+    assert planned == {"one": [], "two": [], "three": ["two"]}
+    for name in planned:
+        steps.make(name)
+    assert steps.find_fresh(planned) == {"one", "two", "three"}
+    assert steps.make("one", known_fresh=True).fresh
+    Path("build/two").unlink()
+    assert steps.find_fresh(planned) == {"one"}, "three may have to be made again"
 
 
 def test_two_stages_run_at_the_same_time(project: Path) -> None:

@@ -1,21 +1,30 @@
 """Both engines answer greedily, alike, and alone as in company."""
 
+import json
+import shutil
 from pathlib import Path
 
+import pandas as pd
 import pytest
 import torch
 
+from tasks.artifacts import read_json
 from tasks.data.grammar import TOOLS
 from tasks.errors import ArtifactError, ModelError
 from tasks.gguf.verify import margin
 from tasks.inference.engine import Engine, shared_prefix
 from tasks.inference.llama_cpp_engine import LlamaCppEngine
-from tasks.inference.road import answer, served_file
+from tasks.inference.road import answer, known_answers, served_file
 from tasks.inference.transformers_engine import TransformersEngine
-from tasks.llm.chat import Tools, messages, parse_tool_call, render_prompt, render_tool_call
+from tasks.llm.chat import Tools, load_tools, messages, parse_tool_call, render_prompt, render_tool_call
+from tasks.llm.evaluate import evaluate
+from tasks.llm.evaluate_base import evaluate_base
+from tasks.llm.rows import read_rows
+from tasks.settings import EvaluateLlm
 from tests import tiny_llm
 
 TOKENS = 16
+LIMIT = 120
 
 
 @pytest.fixture(scope="module")
@@ -88,16 +97,62 @@ def test_allowed_answers_are_chosen_greedily(
     assert (mixed[0], mixed[2]) == (free[0], free[2])
 
 
+@pytest.mark.parametrize("longest", [150, 9, 1])
+def test_one_pass_for_what_is_certain_changes_no_answer(
+    torch_engine: TransformersEngine, prompts: list[str], longest: int
+) -> None:
+    """A batch of free, half-free and settled answers, against one token and one prompt at a time."""
+    calls = [render_tool_call(row["tool_call"]) for row in tiny_llm.rows(11)]
+    some = [
+        None,
+        calls,
+        calls[:1],
+        calls[:4],
+        calls[3:],
+        calls[2:5],
+        None,
+        calls[5:6],
+        calls[::2],
+        calls,
+        None,
+    ]
+    said = torch_engine.generate_ids(prompts, longest, allowed=some)
+    for prompt, allowed, ids in zip(prompts, some, said, strict=True):
+        assert ids == walk_ids(torch_engine, prompt, allowed, longest)
+
+
+def test_only_decisions_ask_the_model(torch_engine: TransformersEngine, prompts: list[str]) -> None:
+    calls = [render_tool_call(row["tool_call"]) for row in tiny_llm.rows(11)]
+    passes: list[int] = []
+    hook = torch_engine.model.register_forward_hook(lambda *_: passes.append(1))
+    try:
+        assert torch_engine.generate(prompts[:1], 150, allowed=[calls[:1]]) == calls[:1]
+        assert passes == [], "an answer that is certain was asked for"
+        torch_engine.generate(prompts[:1], 150, allowed=[calls[:2]])
+        assert len(passes) == 2, "the prompt's start and one decision"
+    finally:
+        hook.remove()
+
+
 def walk(engine: TransformersEngine, prompt: str, answers: list[str]) -> str:
-    """Greedy decoding over a list of answers, one full forward pass per token."""
+    """Greedy decoding over a list of answers, as text."""
+    return str(engine.tokenizer.decode(walk_ids(engine, prompt, answers, 1000)))
+
+
+def walk_ids(engine: TransformersEngine, prompt: str, answers: list[str] | None, longest: int) -> list[int]:
+    """Greedy decoding, one full forward pass per token; over a list of answers if there is one."""
     end = engine.tokenizer.eos_token_id
-    left = [[*engine.tokenise(answer), end] for answer in answers]
+    left = [[*engine.tokenise(answer), end] for answer in answers or ()]
     said: list[int] = []
-    while not said or said[-1] != end:
+    while len(said) < longest:
         logits = engine.logits([*engine.tokenise(prompt), *said])
-        said.append(max({ids[len(said)] for ids in left}, key=lambda token: logits[token]))
+        may = {ids[len(said)] for ids in left} if answers else range(len(logits))
+        token = max(may, key=lambda token: logits[token])
+        if token == end:
+            break
+        said.append(token)
         left = [ids for ids in left if ids[: len(said)] == said]
-    return str(engine.tokenizer.decode(said[:-1]))
+    return said
 
 
 def test_shared_prefix_leaves_each_prompt_a_token() -> None:
@@ -128,6 +183,81 @@ def test_a_transcript_is_written_with_digits_and_answered_within_the_schema(
     (said,) = answer(cpp_engine, ["거실 에어컨 온도 이십사 도로 맞춰 줘"], tools, 150)
     assert said.written == "거실 에어컨 온도 24도로 맞춰 줘"
     assert parse_tool_call(said.hypothesis, tools) is not None  # even from random weights
+
+
+@pytest.fixture(scope="module")
+def evaluated(merged: Path, gguf_file: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A project's build/llm after `evaluate_llm`: prepared/, gguf/ and evaluation/."""
+    build = tmp_path_factory.mktemp("evaluated")
+    prepared = tiny_llm.write_prepared(build / "prepared", test=8)
+    (build / "gguf").mkdir()
+    shutil.copy(gguf_file, build / "gguf/malgil-llm-Q8_0.gguf")
+    evaluate_base(
+        examples=5, max_new_tokens=LIMIT, base=merged, prepared=prepared, out_dir=build / "base_evaluation"
+    )
+    evaluate(
+        EvaluateLlm(examples=5, max_new_tokens=LIMIT),
+        base_evaluation=build / "base_evaluation",
+        merged=merged,
+        gguf=build / "gguf",
+        prepared=prepared,
+        out_dir=build / "evaluation",
+    )
+    return build
+
+
+def test_the_base_models_figures_stand_beside_the_others(evaluated: Path, merged: Path) -> None:
+    metrics = read_json(evaluated / "evaluation/metrics.json")
+    assert list(metrics["exact_match"]) == ["base", "merged", "Q8_0"] == list(metrics["bytes"])
+    assert metrics["exact_match"]["base"] == metrics["exact_match"]["merged"]  # the same folder here
+    samples = pd.read_parquet(evaluated / "evaluation/samples.parquet").groupby("system")
+    assert {name: len(rows) for name, rows in samples} == {"base": 5, "merged": 5, "Q8_0": 5}
+    places = {"merged": merged, "gguf": evaluated / "gguf", "prepared": evaluated / "prepared"}
+    with pytest.raises(ArtifactError, match="answers to other examples"):
+        evaluate(
+            EvaluateLlm(examples=4, max_new_tokens=LIMIT),
+            base_evaluation=evaluated / "base_evaluation",
+            out_dir=evaluated / "other",
+            **places,
+        )
+
+
+def known(build: Path, limit: int = LIMIT) -> dict[str, str]:
+    return known_answers(
+        build / "evaluation", build / "gguf/malgil-llm-Q8_0.gguf", build / "prepared", "Q8_0", limit
+    )
+
+
+def test_answers_of_the_evaluation_are_taken_for_the_same_prompt_alone(
+    evaluated: Path, cpp_engine: LlamaCppEngine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tools = load_tools(evaluated / "prepared/tools.json")
+    texts = [row["text"] for row in read_rows(evaluated / "prepared/test.jsonl", tools)]
+    expected = answer(cpp_engine, texts, tools, LIMIT)
+    asked: list[str] = []
+    generate = cpp_engine.generate
+    monkeypatch.setattr(
+        cpp_engine, "generate", lambda new, *a, **k: asked.extend(new) or generate(new, *a, **k)
+    )
+    done: list[int] = []
+    said = answer(cpp_engine, texts, tools, LIMIT, known=known(evaluated), advance=done.append)
+    assert [one.hypothesis for one in said] == [one.hypothesis for one in expected]
+    assert [one.known for one in said] == [True] * 5 + [False] * 3
+    assert len(asked) == 3 and sum(done) == len(texts)
+
+
+def test_answers_of_another_file_limit_or_set_of_tools_are_not_taken(evaluated: Path, tmp_path: Path) -> None:
+    assert len(known(evaluated)) == 5
+    assert known(evaluated, limit=LIMIT + 1) == {}
+    build = shutil.copytree(evaluated, tmp_path / "build")
+    tools = build / "prepared/tools.json"
+    before = tools.read_text()
+    tools.write_text(json.dumps(json.loads(before)[:-1]))
+    assert known(build) == {}
+    tools.write_text(before)
+    with (build / "gguf/malgil-llm-Q8_0.gguf").open("ab") as file:
+        file.write(b"0")
+    assert known(build) == {}
 
 
 def test_the_file_that_serves_is_found_by_its_type(tmp_path: Path) -> None:

