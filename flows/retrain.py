@@ -32,6 +32,7 @@ from tasks.artifacts import write_json
 from tasks.errors import MalgilError
 from tasks.params import RESOLVED
 from tasks.release import release
+from tasks.release.provable import unprovable
 from tasks.release.release import Line, ReleaseResult
 from tasks.settings import Params
 
@@ -84,7 +85,7 @@ def retrain(
         lines: tuple[Line, ...] = ("asr", "llm") if line == "all" else (line,)
         began = time.monotonic()
         params = _settle(quick, overrides or [])
-        stages = _make_all(lines)
+        stages = _make_all(lines, params)
         results = {name: _release(name, params) for name in lines}
         report = _report(params, results, stages)
         summary = build_summary(BUILD, params, results, stages, report, wall_s=time.monotonic() - began)
@@ -100,14 +101,16 @@ def _settle(quick: bool, overrides: Sequence[str]) -> Params:
     return settings.load(RESOLVED)
 
 
-def _make_all(lines: Sequence[Line]) -> dict[str, StageRun]:
+def _make_all(lines: Sequence[Line], params: Params | None = None) -> dict[str, StageRun]:
     """Every stage that the lines need, the two lines side by side; the first failure once all have ended.
 
-    What a line needs beside the shared stages is made while these are, and its checks run side by side.
+    What a line needs beside the shared stages is made while these are, and its checks run side by side. With
+    `params`, the size of the test set is held against the floors as soon as the data are prepared.
     """
     futures: dict[str, PrefectFuture[StageRun]] = {}
     beside = any(steps.EARLY.get(name) for name in lines)  # threads that wait for a core slow both down
     shared = _chain(steps.SHARED, steps.threads(2 if beside else 1), [], futures)
+    warned = [warn_of_floors.submit(list(lines), params, wait_for=shared)] if params else []
     ends: list[PrefectFuture[StageRun]] = []
     for name in lines:
         early = _chain(steps.EARLY.get(name, ()), steps.threads(2), [], futures)
@@ -120,7 +123,7 @@ def _make_all(lines: Sequence[Line]) -> dict[str, StageRun]:
         # llama.cpp's threads spin while they wait: on a busy machine a thread too many is many times slower
         _chain((steps.ROAD,), steps.threads(2), ends, futures)
     try:
-        for future in futures.values():
+        for future in (*futures.values(), *warned):
             future.wait()
     except BaseException:
         process.stop_all()  # Ctrl-C: the stages' threads return, and so can we
@@ -145,6 +148,16 @@ def _chain(
         futures[stage] = make_stage.submit(stage, environment, wait_for=after, return_state=False)
         after = [futures[stage]]
     return after
+
+
+@task(name="floors", cache_policy=NO_CACHE, persist_result=False)
+def warn_of_floors(lines: list[Line], params: Params) -> None:
+    """Says, while training begins, which floors this test set can prove for no model."""
+    try:
+        for sentence in unprovable(lines, params, BUILD / "prepared"):
+            log.warning("%s", sentence)
+    except MalgilError as error:  # a warning that cannot be given stops no training
+        log.warning("the floors were not held against the test set: %s", error)
 
 
 def _release(line: Line, params: Params) -> ReleaseResult:

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from tasks.artifacts import read_json, write_json
 from tasks.errors import ArtifactError, DataError
-from tasks.release.decide import Answer
+from tasks.release.answers import Answer
 from tasks.release.evidence import Line, asr_answers, items_digest, llm_answers
 from tasks.settings import Params
 

@@ -16,7 +16,7 @@ import pandas as pd
 from tasks.artifacts import digest_json, files_in, read_json, sha256_file
 from tasks.data.manifest import OUT_OF_DOMAIN
 from tasks.errors import ArtifactError, DataError, explain_os_error
-from tasks.release.decide import SENTENCES, Answer, AsrEvidence, Change, LlmEvidence, Road
+from tasks.release.answers import SENTENCES, Answer, AsrEvidence, Change, LlmEvidence, Road
 
 Line = Literal["asr", "llm"]
 
@@ -150,7 +150,7 @@ def asr_answers(table: Path, shipped_sha256: str | None = None) -> tuple[Answer,
 
 def _recognised(table: Path, shipped_sha256: str | None) -> pd.DataFrame:
     """The rows of the shipped recogniser under every condition; the plain ones are not missing."""
-    frame = _read_table(
+    frame = read_table(
         table,
         [
             *("system", "condition", "split", "utterance_id", "speaker"),
@@ -233,7 +233,7 @@ def llm_answers(table: Path, system: str) -> tuple[Answer, ...]:
         ArtifactError: the table is missing or lacks columns.
         DataError: it has no rows of this system.
     """
-    frame = _read_table(table, ["system", "id", "written", "reference", "exact"])
+    frame = read_table(table, ["system", "id", "written", "reference", "exact"])
     frame = frame[frame.system == system]
     if frame.empty:
         raise _empty(table, system)
@@ -259,7 +259,7 @@ def road(build_dir: Path, line: Line, shas: set[str]) -> Road | None:
     if metrics.get(line) not in shas:
         log.warning("%s was measured with another %s file (%s): not judged", path, line, metrics.get(line))
         return None
-    frame = _read_table(
+    frame = read_table(
         build_dir / "road/samples.parquet",
         ["split", "utterance_id", "speaker", "transcript_reference", "exact"],
     )
@@ -287,7 +287,12 @@ def checksums(files: Mapping[str, Path]) -> dict[str, str]:
     return {name: sha256_file(path) for name, path in files.items()}
 
 
-def _read_table(path: Path, columns: list[str]) -> pd.DataFrame:
+def read_table(path: Path, columns: list[str]) -> pd.DataFrame:
+    """A table that has at least these columns.
+
+    Raises:
+        ArtifactError: it is missing, cut off, or lacks one.
+    """
     try:
         frame = pd.read_parquet(path)
     except OSError as error:

@@ -12,19 +12,9 @@ from typing import Any, TypedDict, cast
 
 from tasks.artifacts import digest_json
 from tasks.release import ledger
+from tasks.release.answers import SENTENCES, VOICES, AsrEvidence, LlmEvidence
 from tasks.release.champion import Ask, Questions, champion_answers
-from tasks.release.decide import (
-    SENTENCES,
-    VOICES,
-    AsrEvidence,
-    Decision,
-    LlmEvidence,
-    Verdict,
-    decide_asr,
-    decide_llm,
-    error_rate,
-    floors_of,
-)
+from tasks.release.decide import Decision, Verdict, decide_asr, decide_llm, error_rate, floors_of
 from tasks.release.evidence import (
     Line,
     asr_evidence,

@@ -8,8 +8,9 @@ from huggingface_hub import ModelCard
 from ruamel.yaml import YAML
 
 from tasks.artifacts import read_json, write_json
+from tasks.release.answers import Answer, Road
 from tasks.release.card import write_card
-from tasks.release.decide import Answer, Decision, Road
+from tasks.release.decide import Decision
 from tasks.release.lineage import Lineage, data_md5s, read_git, read_lineage
 from tests.release.conftest import LOCK, with_section
 

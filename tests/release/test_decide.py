@@ -7,7 +7,8 @@ import pytest
 
 from tasks.errors import ArtifactError
 from tasks.params import load
-from tasks.release.decide import Answer, AsrEvidence, Change, LlmEvidence, Road, decide_asr, decide_llm
+from tasks.release.answers import Answer, AsrEvidence, Change, LlmEvidence, Road
+from tasks.release.decide import decide_asr, decide_llm
 
 PARAMS = load().decide
 QUICK = load(quick=True).decide
