@@ -131,7 +131,7 @@ def test_a_worse_version_is_rejected_and_leaves_only_a_run_and_a_ledger_entry(st
 def test_an_inconclusive_version_is_kept_without_the_alias_once(store, params):
     params = with_section(params, "decide", max_cer_unseen_sentences=0.5, max_cer_unseen_voices=0.5)
     run("asr", params)
-    write_asr(Path("build"), weights=b"onnx v2", edits=lambda n: 8 if n % 20 < 6 else 0)
+    write_asr(Path("build"), weights=b"onnx v2", edits=lambda n: 10 if n % 20 < 2 else 0)
     write_road(Path("build"))
     result = run("asr", params)
     assert (result["verdict"], result["version"], result["alias"]) == ("hold", 2, None)
