@@ -32,6 +32,7 @@ from tasks.artifacts import write_json
 from tasks.errors import MalgilError
 from tasks.release import release
 from tasks.release.champion_adapter import champion_adapter
+from tasks.release.provable import unprovable
 from tasks.release.release import Line, ReleaseResult
 from tasks.settings import Params
 
@@ -85,7 +86,7 @@ def retrain(
         lines: tuple[Line, ...] = ("asr", "llm") if line == "all" else (line,)
         began = time.monotonic()
         params = settle(quick, [*(overrides or []), *_going_on_from(wanted)])
-        stages = _make_all(lines)
+        stages = _make_all(lines, params)
         results = {name: _release(name, params) for name in lines}
         report = _report(params, results, stages)
         summary = build_summary(BUILD, params, results, stages, report, wall_s=time.monotonic() - began)
@@ -102,10 +103,11 @@ def _going_on_from(params: Params) -> list[str]:
     return [f"train_llm.initial={adapter}"] if adapter else []
 
 
-def _make_all(lines: Sequence[Line]) -> dict[str, StageRun]:
+def _make_all(lines: Sequence[Line], params: Params | None = None) -> dict[str, StageRun]:
     """Every stage that the lines need, each as soon as what it reads is there; the first failure at the end.
 
-    Speech is rendered while the language model trains: its commands need none.
+    Speech is rendered while the language model trains: its commands need none. With `params`, the size of a
+    test set is held against the floors as soon as it is prepared.
     """
     shipped = (BUILD / "asr/shipped", BUILD / "llm/gguf")
     road = len(lines) == 2 or all(folder.exists() for folder in shipped)
@@ -121,9 +123,12 @@ def _make_all(lines: Sequence[Line]) -> dict[str, StageRun]:
         futures[stage] = make_stage.submit(
             stage, environment, known_fresh=stage in fresh, wait_for=after, return_state=False
         )
+    warned = _warn_of_floors(lines, params, futures) if params else []
     try:
         for future in futures.values():
             future.wait()
+        for warning in warned:
+            warning.wait()
     except BaseException:
         process.stop_all()  # Ctrl-C: the stages' threads return, and so can we
         raise
@@ -134,6 +139,32 @@ def _make_all(lines: Sequence[Line]) -> dict[str, StageRun]:
         if isinstance(cause, BaseException):
             raise cause
     return {stage: future.result() for stage, future in futures.items()}
+
+
+def _warn_of_floors(
+    lines: Sequence[Line], params: Params, futures: dict[str, PrefectFuture[StageRun]]
+) -> list[PrefectFuture[None]]:
+    """The warnings of each line, given as soon as its test set is prepared."""
+    first: list[Line] = ["llm"] if "llm" in lines else []
+    submitted: list[PrefectFuture[None]] = []
+    for asked, told in ((first, []), (list(lines) if "asr" in lines else [], first)):
+        stages = [f"prepare_{line}" for line in asked]
+        if asked:
+            after = [futures[stage] for stage in stages]
+            submitted.append(warn_of_floors.submit(asked, told, params, wait_for=after, return_state=False))
+    return submitted
+
+
+@task(name="floors", cache_policy=NO_CACHE, persist_result=False)
+def warn_of_floors(lines: list[Line], told: list[Line], params: Params) -> None:
+    """Says, while training begins, which floors this test set can prove for no model; `told` has its own."""
+    try:
+        before = unprovable(told, params, BUILD / "prepared") if told else []
+        for sentence in unprovable(lines, params, BUILD / "prepared"):
+            if sentence not in before:
+                log.warning("%s", sentence)
+    except MalgilError as error:  # a warning that cannot be given stops no training
+        log.warning("the floors were not held against the test set: %s", error)
 
 
 def _release(line: Line, params: Params) -> ReleaseResult:

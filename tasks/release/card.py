@@ -10,7 +10,8 @@ from typing import Any
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from tasks.data.hub import hub_name
-from tasks.release.decide import Decision, Road
+from tasks.release.answers import Road
+from tasks.release.decide import Decision
 from tasks.release.evidence import Line
 from tasks.release.lineage import Lineage
 from tasks.settings import Params

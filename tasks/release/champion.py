@@ -12,7 +12,7 @@ from pathlib import Path
 
 from tasks.artifacts import read_json, write_json
 from tasks.errors import ArtifactError, DataError
-from tasks.release.decide import Answer
+from tasks.release.answers import Answer
 from tasks.release.evidence import Line, asr_answers, items_digest, llm_answers
 from tasks.settings import Params
 
@@ -104,7 +104,7 @@ def ask_engine(folder: Path, tests: Questions, params: Params) -> tuple[Answer, 
     ]
     judged, _ = answer("champion", engine, prompts, rows, tools, params.evaluate_llm.max_new_tokens)
     return tuple(
-        Answer("test", one.id, one.id, one.reference, 0.0 if one.exact else 1.0, 1.0) for one in judged
+        Answer("test", one.id, one.written, one.reference, 0.0 if one.exact else 1.0, 1.0) for one in judged
     )
 
 

@@ -3,13 +3,15 @@
 Pure functions of evidence: no files, no clock, no registry. What is judged is the file that ships (the
 ONNX int8, the GGUF that serves), never the checkpoint it came from.
 
-    floors broken                                -> reject
+    a floor broken                               -> reject
+    a floor unproven                             -> hold
     floors kept, nothing serves yet              -> promote
     significantly worse than the champion        -> reject
     significantly better, or within the margin   -> promote
     anything else (the data cannot tell)         -> hold
 
-The comparison is paired: both versions on the same utterances (`tasks.release.significance`). All test
+A floor is judged with its interval, from the answers (`tasks.release.floors`, `tasks.release.bounds`). The
+comparison is paired: both versions on the same utterances (`tasks.release.significance`). All test
 utterances together decide; each split alone can only veto. The out-of-domain slice has a floor and no part in
 the comparison: its errors are so many that they would drown those of what the model is for.
 """
@@ -17,87 +19,16 @@ the comparison: its errors are so many that they would drown those of what the m
 import math
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal
 
 from tasks.errors import ArtifactError
+from tasks.release.answers import SENTENCES, VOICES, Answer, AsrEvidence, Change, LlmEvidence, Road
+from tasks.release.bounds import Estimate, alike, pooled
+from tasks.release.floors import Floor, at_least, at_most, stated
 from tasks.release.significance import Difference, judge, paired_difference
 from tasks.settings import Decide
 
 Verdict = Literal["promote", "hold", "reject"]
-
-
-class Answer(NamedTuple):
-    """One system's answer to one test item.
-
-    Attributes:
-        split: the test split.
-        id: utterance or example id.
-        block: what is independent: the speaker, or the example itself.
-        reference: the true text, to prove that two systems answered the same.
-        errors: edits, or 1 for a wrong answer.
-        units: reference characters, or 1.
-    """
-
-    split: str
-    id: str
-    block: str
-    reference: str
-    errors: float
-    units: float
-
-
-@dataclass(frozen=True)
-class Road:
-    """Spoken command to tool call through shipped files: shares of exact answers."""
-
-    exact_match_unseen_sentences: float
-    exact_match_unseen_voices: float
-
-
-@dataclass(frozen=True)
-class AsrEvidence:
-    """What is known of a recogniser's shipped file; rates are fractions.
-
-    Attributes:
-        artifact: digest of the shipped files.
-        normaliser: id of the text normaliser that the rates were counted under.
-        answers: the shipped file's transcripts of the plain test utterances, those out of domain apart.
-        road: None when the road was not measured through this file.
-        cer_ood: None when the corpus has no out-of-domain slice.
-    """
-
-    artifact: str
-    normaliser: str
-    cer_unseen_sentences: float
-    cer_unseen_voices: float
-    cer_with_silence: float
-    cer_joined: float
-    answers: tuple[Answer, ...]
-    road: Road | None = None
-    cer_ood: float | None = None
-
-
-@dataclass(frozen=True)
-class LlmEvidence:
-    """What is known of a language model's GGUF that serves; rates are fractions.
-
-    Attributes:
-        artifact: digest of the shipped files.
-        quantisation: the type that serves, such as "Q8_0".
-        exact_match: of the GGUF that serves, from true text.
-        exact_match_merged: of the merged model it was made from.
-        failed_checks: names and details of failed verifications; empty when the file answers like the model.
-        answers: the GGUF's answers to the test examples.
-        road: None when the road was not measured through this file.
-    """
-
-    artifact: str
-    quantisation: str
-    exact_match: float
-    exact_match_merged: float
-    failed_checks: tuple[str, ...]
-    answers: tuple[Answer, ...]
-    road: Road | None = None
 
 
 @dataclass(frozen=True)
@@ -127,21 +58,16 @@ class Decision:
     verdict: Verdict
     reasons: tuple[str, ...]
     comparisons: tuple[Comparison, ...] = field(default=())
+    floors: tuple[Floor, ...] = field(default=())
 
     def as_dict(self) -> dict[str, Any]:
         """JSON-ready."""
         return {
             "verdict": self.verdict,
             "reasons": list(self.reasons),
+            "floors": [floor.as_dict() for floor in self.floors],
             "comparisons": [comparison.as_dict() for comparison in self.comparisons],
         }
-
-
-class Floor(NamedTuple):
-    """A number, its limit, and whether the limit holds."""
-
-    holds: bool
-    says: str
 
 
 def decide_asr(challenger: AsrEvidence, champion: AsrEvidence | None, params: Decide) -> Decision:
@@ -150,16 +76,7 @@ def decide_asr(challenger: AsrEvidence, champion: AsrEvidence | None, params: De
     Raises:
         ArtifactError: the champion was measured on other utterances.
     """
-    plain = challenger.cer_unseen_sentences
-    rates = (
-        ("CER, unseen sentences", plain, "max_cer_unseen_sentences"),
-        ("CER, unseen voices", challenger.cer_unseen_voices, "max_cer_unseen_voices"),
-        ("CER added by silence", challenger.cer_with_silence - plain, "max_cer_rise_silence"),
-        ("CER added by joining", challenger.cer_joined - plain, "max_cer_rise_joined"),
-    )
-    floors = [at_most(name, value, getattr(params, key), key) for name, value, key in rates]
-    floors += _out_of_domain_floor(challenger.cer_ood, params)
-    floors += _road_floor(challenger.road, params)
+    floors = asr_floors(challenger, params)
     return _decide(floors, challenger.answers, champion.answers if champion else None, "CER", params)
 
 
@@ -169,58 +86,130 @@ def decide_llm(challenger: LlmEvidence, champion: LlmEvidence | None, params: De
     Raises:
         ArtifactError: the champion was measured on other examples.
     """
-    name = challenger.quantisation
-    failed = challenger.failed_checks
-    floors = [
-        Floor(
-            not failed,
-            "the GGUF files answer like the merged model (verification)"
-            if not failed
-            else f"publishing refused: verification failed: {'; '.join(failed)}",
-        ),
-        at_least(f"exact match, {name}", challenger.exact_match, params.min_exact_match, "min_exact_match"),
-        at_most(
-            f"exact match lost by {name} against the merged model",
-            challenger.exact_match_merged - challenger.exact_match,
-            params.max_quantisation_loss,
-            "max_quantisation_loss",
-        ),
-    ]
-    floors += _road_floor(challenger.road, params)
+    floors = llm_floors(challenger, params)
     return _decide(
         floors, challenger.answers, champion.answers if champion else None, "wrong tool calls", params
     )
 
 
-def at_most(name: str, value: float, limit: float, key: str) -> Floor:
-    """`value` may be as high as `limit`; not a number never holds."""
-    holds = value <= limit
-    return Floor(holds, f"{name}: {value:.2%} {'≤' if holds else 'is over'} {limit:.2%} (decide.{key})")
+def floors_of(evidence: AsrEvidence | LlmEvidence, params: Decide) -> tuple[Floor, ...]:
+    """What became of every floor of a line."""
+    return asr_floors(evidence, params) if isinstance(evidence, AsrEvidence) else llm_floors(evidence, params)
 
 
-def at_least(name: str, value: float, limit: float, key: str) -> Floor:
-    """`value` may be as low as `limit`; not a number never holds."""
-    holds = value >= limit
-    return Floor(holds, f"{name}: {value:.2%} {'≥' if holds else 'is under'} {limit:.2%} (decide.{key})")
+def asr_floors(evidence: AsrEvidence, params: Decide) -> tuple[Floor, ...]:
+    """The floors of a recogniser."""
+    sure = params.floor_confidence
+    sentences, voices = evidence.split(SENTENCES), evidence.split(VOICES)
+    rates = (
+        ("CER, unseen sentences", error_rate(sentences, sure), "max_cer_unseen_sentences"),
+        ("CER, unseen voices", error_rate(voices, sure, each_voice=True), "max_cer_unseen_voices"),
+        ("CER added by silence", change(evidence.silence, sure), "max_cer_rise_silence"),
+        ("CER added by joining", change(evidence.joined, sure), "max_cer_rise_joined"),
+    )
+    floors = [at_most(name, found, getattr(params, key), key) for name, found, key in rates]
+    if evidence.outside:
+        outside = error_rate(evidence.outside, sure)
+        floors.append(at_most("CER, out of domain", outside, params.max_cer_ood, "max_cer_ood"))
+    else:
+        said = "CER, out of domain: the corpus has no split test_ood, so not judged"
+        floors.append(stated("CER, out of domain", said))
+    return (*floors, _road_floor(evidence.road, params))
 
 
-def _out_of_domain_floor(cer: float | None, params: Decide) -> list[Floor]:
-    if cer is None:
-        return [Floor(True, "CER, out of domain: the corpus has no split test_ood, so not judged")]
-    return [at_most("CER, out of domain", cer, params.max_cer_ood, "max_cer_ood")]
+def llm_floors(evidence: LlmEvidence, params: Decide) -> tuple[Floor, ...]:
+    """The floors of a language model."""
+    name, failed, sure = evidence.quantisation, evidence.failed_checks, params.floor_confidence
+    said = "the GGUF files answer like the merged model (verification)"
+    if failed:
+        said = f"publishing refused: verification failed: {'; '.join(failed)}"
+    wrong = wrong_answers(evidence.answers, sure, spoken=False)
+    return (
+        stated("verification", said, holds=not failed),
+        at_least(f"exact match, {name}", wrong, params.min_exact_match, "min_exact_match"),
+        at_most(
+            f"exact match lost by {name} against the merged model",
+            change(evidence.quantised, sure, spoken=False),
+            params.max_quantisation_loss,
+            "max_quantisation_loss",
+        ),
+        _road_floor(evidence.road, params),
+    )
 
 
-def _road_floor(road: Road | None, params: Decide) -> list[Floor]:
-    if road is None:
-        return [Floor(True, "spoken command to tool call: not measured through these files, so not judged")]
-    return [
-        at_least(
-            "spoken command to tool call, unseen voices",
-            road.exact_match_unseen_voices,
-            params.min_exact_match_road,
-            "min_exact_match_road",
+def error_rate(answers: Sequence[Answer], confidence: float, *, each_voice: bool = False) -> Estimate:
+    """The CER of spoken items, by speaker.
+
+    Args:
+        each_voice: the mean of the voices' rates instead of the pooled one.
+    """
+    voices = [answer.block for answer in answers]
+    units = [answer.units for answer in answers]
+    weights = alike(units, voices) if each_voice else [1.0] * len(units)
+    losses = pooled(
+        [answer.errors * weight for answer, weight in zip(answers, weights, strict=True)],
+        [size * weight for size, weight in zip(units, weights, strict=True)],
+        trials=_words(answers),
+        clusters=(_each(answers), voices),
+        confidence=confidence,
+    )
+    return Estimate(losses, None, len(answers), len(set(voices)), confidence)
+
+
+def wrong_answers(answers: Sequence[Answer], confidence: float, *, spoken: bool) -> Estimate:
+    """The share of wrong answers; the same text counts as one trial, however often it was said.
+
+    Args:
+        spoken: the block is the speaker and the reference the text; else the block is the text.
+    """
+    texts = [answer.reference if spoken else answer.block for answer in answers]
+    voices = [answer.block for answer in answers]
+    losses = pooled(
+        [answer.errors for answer in answers],
+        [answer.units for answer in answers],
+        trials=len(set(texts)),
+        clusters=(texts, voices) if spoken else (texts,),
+        confidence=confidence,
+    )
+    return Estimate(losses, None, len(answers), len(set(voices)) if spoken else None, confidence)
+
+
+def change(pairs: Sequence[Change], confidence: float, *, spoken: bool = True) -> Estimate:
+    """The rise of an error rate on the same items: new errors less those that are gone.
+
+    Args:
+        spoken: errors are edits and the block is the speaker; else they are answers and it is the text.
+    """
+    blocks = [pair.block for pair in pairs]
+    lost, mended = (
+        pooled(
+            [max(0.0, sign * (pair.after - pair.before)) for pair in pairs],
+            [pair.units for pair in pairs],
+            trials=_words(pairs) if spoken else len(set(blocks)),
+            clusters=(_each(pairs), blocks) if spoken else (blocks,),
+            confidence=confidence,
         )
-    ]
+        for sign in (1, -1)
+    )
+    return Estimate(lost, mended, len(pairs), len(set(blocks)) if spoken else None, confidence)
+
+
+def _words(items: Sequence[Answer] | Sequence[Change]) -> float:
+    """The words of the references: errors come by words, so that a word is one trial at most."""
+    return float(sum(max(1, len(item.reference.split())) for item in items))
+
+
+def _each(items: Sequence[object]) -> list[str]:
+    return [str(number) for number in range(len(items))]
+
+
+def _road_floor(road: Road | None, params: Decide) -> Floor:
+    name = "spoken command to tool call, unseen voices"
+    own = [answer for answer in road.answers if answer.split == VOICES] if road else []
+    if not own:
+        return stated(name, "spoken command to tool call: not measured through these files, so not judged")
+    wrong = wrong_answers(own, params.floor_confidence, spoken=True)
+    return at_least(name, wrong, params.min_exact_match_road, "min_exact_match_road")
 
 
 def _decide(
@@ -230,26 +219,39 @@ def _decide(
     rate: str,
     params: Decide,
 ) -> Decision:
-    broken = [floor.says for floor in floors if not floor.holds]
-    kept = [floor.says for floor in floors if floor.holds]
+    told = {
+        outcome: [floor.says for floor in floors if floor.outcome == outcome]
+        for outcome in ("broken", "unproven", "kept")
+    }
+    judged = (*told["broken"], *told["unproven"], *told["kept"])
+    broken, unproven = len(told["broken"]), len(told["unproven"])
     if broken:
-        count = f"{len(broken)} of {len(floors)} floors {'is' if len(broken) == 1 else 'are'} broken"
-        return Decision("reject", (count, *broken, *kept))
-    if champion is None:
-        return Decision("promote", ("every floor holds and no version serves yet", *kept))
-    comparisons = compare(challenger, champion, rate, params)
+        count = f"{broken} of {len(floors)} floors {'is' if broken == 1 else 'are'} broken"
+        return Decision("reject", (count, *judged), floors=tuple(floors))
+    comparisons = () if champion is None else compare(challenger, champion, rate, params)
     said = [_say(comparison, params) for comparison in comparisons]
+    verdict, why = _against_champion(comparisons)
+    if unproven:
+        verdict = "hold"
+        why = (
+            f"{unproven} of {len(floors)} floors {'is' if unproven == 1 else 'are'} not proven: "
+            "the test set cannot tell on which side of it the model lies"
+        )
+    return Decision(verdict, (why, *told["unproven"], *said, *told["kept"]), comparisons, tuple(floors))
+
+
+def _against_champion(comparisons: Sequence[Comparison]) -> tuple[Verdict, str]:
+    """The verdict on a version that keeps every floor, and why."""
+    if not comparisons:
+        return "promote", "every floor holds and no version serves yet"
     worse = [c.name for c in comparisons if c.outcome == "worse"]
-    outcome = comparisons[0].outcome
-    verdict: Verdict
     if worse:
-        verdict, why = "reject", f"worse than the champion on {', '.join(worse)}"
-    elif outcome == "inconclusive":
-        verdict, why = "hold", "the test set cannot tell it from the champion within the margin"
-    else:
-        equal = "no worse than the champion, within the margin"
-        verdict, why = "promote", "better than the champion" if outcome == "better" else equal
-    return Decision(verdict, (why, *said, *kept), comparisons)
+        return "reject", f"worse than the champion on {', '.join(worse)}"
+    if comparisons[0].outcome == "inconclusive":
+        return "hold", "the test set cannot tell it from the champion within the margin"
+    if comparisons[0].outcome == "better":
+        return "promote", "better than the champion"
+    return "promote", "no worse than the champion, within the margin"
 
 
 def compare(

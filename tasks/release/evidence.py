@@ -16,7 +16,7 @@ import pandas as pd
 from tasks.artifacts import digest_json, files_in, read_json, sha256_file
 from tasks.data.manifest import OUT_OF_DOMAIN
 from tasks.errors import ArtifactError, DataError, explain_os_error
-from tasks.release.decide import Answer, AsrEvidence, LlmEvidence, Road
+from tasks.release.answers import SENTENCES, Answer, AsrEvidence, Change, LlmEvidence, Road
 
 Line = Literal["asr", "llm"]
 
@@ -68,22 +68,21 @@ def asr_evidence(build_dir: Path, sums: Mapping[str, str]) -> AsrEvidence:
         sums: SHA-256 of the shipped files by path in the repository.
 
     Raises:
-        ArtifactError: a file or a number is missing, or other bytes than those shipped were measured.
+        ArtifactError: a file or a column is missing, or other bytes than those shipped were measured.
+        DataError: no utterance was answered under one of the conditions.
     """
-    metrics_path = build_dir / "asr/evaluation/metrics.json"
-    metrics = read_json(metrics_path)
-    table = build_dir / "asr/evaluation/utterances.parquet"
-    has_ood = metrics.get(ASR_SYSTEM, {}).get("cer_ood") is not None
+    path = build_dir / "asr/evaluation/utterances.parquet"
+    table = _recognised(path, sums[ONNX])
+    plain = table[table.condition == "plain"]
+    known = plain[plain.split == SENTENCES]
     return AsrEvidence(
         artifact=digest_files(sums),
-        normaliser=str(metrics.get("normaliser", "")),
-        cer_unseen_sentences=_number(metrics, metrics_path, ASR_SYSTEM, "cer_unseen_sentences"),
-        cer_unseen_voices=_number(metrics, metrics_path, ASR_SYSTEM, "cer_unseen_voices"),
-        cer_with_silence=_number(metrics, metrics_path, ASR_SYSTEM, "cer_with_silence"),
-        cer_joined=_number(metrics, metrics_path, ASR_SYSTEM, "cer_joined"),
-        answers=asr_answers(table, sums[ONNX]),
+        normaliser=str(read_json(build_dir / "asr/evaluation/metrics.json").get("normaliser", "")),
+        answers=_answers(plain[plain.split != OUT_OF_DOMAIN]),
+        silence=_changes(known, table, "silence", path),
+        joined=_changes(known, table, "joined", path),
+        outside=_answers(plain[plain.split == OUT_OF_DOMAIN]),
         road=road(build_dir, "asr", {sums[ONNX]}),
-        cer_ood=_number(metrics, metrics_path, ASR_SYSTEM, "cer_ood") if has_ood else None,
     )
 
 
@@ -110,13 +109,14 @@ def llm_evidence(build_dir: Path, sums: Mapping[str, str], quantisation: str) ->
         failed = [*failed[:SHOWN_CHECKS], f"and {len(failed) - SHOWN_CHECKS} more"]
     if not verification.get("ok") and not failed:
         failed = ["verification.json does not say ok"]
+    samples = build_dir / "llm/evaluation/samples.parquet"
+    answers = llm_answers(samples, quantisation)
     return LlmEvidence(
         artifact=digest_files(sums),
         quantisation=quantisation,
-        exact_match=_number(metrics, metrics_path, "exact_match", quantisation),
-        exact_match_merged=_number(metrics, metrics_path, "exact_match", "merged"),
         failed_checks=tuple(failed),
-        answers=llm_answers(build_dir / "llm/evaluation/samples.parquet", quantisation),
+        answers=answers,
+        quantised=_quantised(llm_answers(samples, "merged"), answers, samples),
         road=road(build_dir, "llm", {sums[served]}),
     )
 
@@ -144,26 +144,29 @@ def asr_answers(table: Path, shipped_sha256: str | None = None) -> tuple[Answer,
         ArtifactError: the table is missing, lacks columns, or was made with other bytes.
         DataError: it has no rows of the shipped file.
     """
-    wanted = [
-        "system",
-        "condition",
-        "split",
-        "utterance_id",
-        "speaker",
-        "reference",
-        "edits",
-        "characters",
-        "sha256",
-    ]
-    frame = _read_table(table, wanted)
-    frame = frame[
-        (frame.system == ASR_SYSTEM) & (frame.condition == "plain") & (frame.split != OUT_OF_DOMAIN)
-    ]
-    if frame.empty:
+    frame = _recognised(table, shipped_sha256)
+    return _answers(frame[(frame.condition == "plain") & (frame.split != OUT_OF_DOMAIN)])
+
+
+def _recognised(table: Path, shipped_sha256: str | None) -> pd.DataFrame:
+    """The rows of the shipped recogniser under every condition; the plain ones are not missing."""
+    frame = read_table(
+        table,
+        [
+            *("system", "condition", "split", "utterance_id", "speaker"),
+            *("reference", "edits", "characters", "sha256"),
+        ],
+    )
+    frame = frame[frame.system == ASR_SYSTEM]
+    if not ((frame.condition == "plain") & (frame.split != OUT_OF_DOMAIN)).any():
         raise _empty(table, ASR_SYSTEM)
     if shipped_sha256:
         for found in frame.sha256.unique():
             _same_bytes(str(found), shipped_sha256, ONNX, table)
+    return frame
+
+
+def _answers(frame: pd.DataFrame) -> tuple[Answer, ...]:
     columns = (frame.split, frame.utterance_id, frame.speaker, frame.reference, frame.edits, frame.characters)
     return tuple(
         Answer(str(s), str(i), str(b), str(r), float(e), float(n))
@@ -171,28 +174,83 @@ def asr_answers(table: Path, shipped_sha256: str | None = None) -> tuple[Answer,
     )
 
 
-def llm_answers(table: Path, quantisation: str) -> tuple[Answer, ...]:
-    """The answers of the GGUF that serves, block = example.
+def _changes(plain: pd.DataFrame, table: pd.DataFrame, condition: str, path: Path) -> tuple[Change, ...]:
+    """Utterances under a condition, each with the plain edits of the utterance, or of those joined in it.
+
+    Args:
+        plain: the plain rows of known voices.
+
+    Raises:
+        ArtifactError: a row names utterances that were not measured plain.
+        DataError: there is no row of the condition.
+    """
+    edits = dict(zip(plain.utterance_id, plain.edits, strict=True))
+    rows = table[(table.condition == condition) & (table.split == SENTENCES)]
+    if rows.empty:
+        raise _empty(path, f"{ASR_SYSTEM}, condition {condition}")
+    columns = (rows.speaker, rows.reference, rows.utterance_id, rows.edits, rows.characters)
+    found = []
+    for speaker, reference, name, after, size in zip(*columns, strict=True):
+        parts = _parts(str(name), edits)
+        if not parts:
+            raise ArtifactError(
+                f"{path}: {name} ({condition}) has no plain counterpart",
+                "a rise is measured on the same utterances",
+                "evaluate again: `dvc repro -f evaluate_asr`",
+            )
+        before = float(sum(edits[part] for part in parts))
+        found.append(Change(str(speaker), str(reference), before, float(after), float(size)))
+    return tuple(found)
+
+
+def _parts(name: str, known: Mapping[str, Any]) -> list[str]:
+    """The utterances that a joined one was made of, "a+b+c"; an id may have a + itself. Empty if unknown."""
+    if name in known:
+        return [name]
+    for place in (index for index, character in enumerate(name) if character == "+"):
+        if name[:place] in known and (rest := _parts(name[place + 1 :], known)):
+            return [name[:place], *rest]
+    return []
+
+
+def _quantised(merged: tuple[Answer, ...], served: tuple[Answer, ...], path: Path) -> tuple[Change, ...]:
+    """The examples by the merged model and by the GGUF made from it."""
+    before = {answer.id: answer.errors for answer in merged}
+    missing = [answer.id for answer in served if answer.id not in before]
+    if missing or len(before) != len(served):
+        raise ArtifactError(
+            f"{path}: the merged model and the GGUF answered other examples ({len(before)}, {len(served)})",
+            "what quantisation costs is measured on the same examples",
+            "evaluate again: `dvc repro -f evaluate_llm`",
+        )
+    return tuple(Change(a.block, a.reference, before[a.id], a.errors, a.units) for a in served)
+
+
+def llm_answers(table: Path, system: str) -> tuple[Answer, ...]:
+    """The answers of a system from true text, such as those of the GGUF that serves; block = the text.
 
     Raises:
         ArtifactError: the table is missing or lacks columns.
-        DataError: it has no rows of this quantisation type.
+        DataError: it has no rows of this system.
     """
-    frame = _read_table(table, ["system", "id", "reference", "exact"])
-    frame = frame[frame.system == quantisation]
+    frame = read_table(table, ["system", "id", "written", "reference", "exact"])
+    frame = frame[frame.system == system]
     if frame.empty:
-        raise _empty(table, quantisation)
+        raise _empty(table, system)
     return tuple(
-        Answer("test", str(i), str(i), str(r), 0.0 if exact else 1.0, 1.0)
-        for i, r, exact in zip(frame.id, frame.reference, frame.exact, strict=True)
+        Answer("test", str(i), str(text), str(r), 0.0 if exact else 1.0, 1.0)
+        for i, text, r, exact in zip(frame.id, frame.written, frame.reference, frame.exact, strict=True)
     )
 
 
 def road(build_dir: Path, line: Line, shas: set[str]) -> Road | None:
-    """The road's exact match, if it was measured through the file that ships; else None, with a log line.
+    """The road's answers, if they were given through the file that ships; else None, with a log line.
 
     Args:
         shas: SHA-256 of the files the road may have been measured through.
+
+    Raises:
+        ArtifactError: its table is missing or lacks columns.
     """
     path = build_dir / "road/metrics.json"
     if not path.is_file():
@@ -201,9 +259,16 @@ def road(build_dir: Path, line: Line, shas: set[str]) -> Road | None:
     if metrics.get(line) not in shas:
         log.warning("%s was measured with another %s file (%s): not judged", path, line, metrics.get(line))
         return None
+    frame = read_table(
+        build_dir / "road/samples.parquet",
+        ["split", "utterance_id", "speaker", "transcript_reference", "exact"],
+    )
+    columns = (frame.split, frame.utterance_id, frame.speaker, frame.transcript_reference, frame.exact)
     return Road(
-        _number(metrics, path, "exact_match_unseen_sentences"),
-        _number(metrics, path, "exact_match_unseen_voices"),
+        tuple(
+            Answer(str(s), str(i), str(b), str(r), 0.0 if exact else 1.0, 1.0)
+            for s, i, b, r, exact in zip(*columns, strict=True)
+        )
     )
 
 
@@ -222,7 +287,12 @@ def checksums(files: Mapping[str, Path]) -> dict[str, str]:
     return {name: sha256_file(path) for name, path in files.items()}
 
 
-def _read_table(path: Path, columns: list[str]) -> pd.DataFrame:
+def read_table(path: Path, columns: list[str]) -> pd.DataFrame:
+    """A table that has at least these columns.
+
+    Raises:
+        ArtifactError: it is missing, cut off, or lacks one.
+    """
     try:
         frame = pd.read_parquet(path)
     except OSError as error:
@@ -241,19 +311,6 @@ def _read_table(path: Path, columns: list[str]) -> pd.DataFrame:
             "make it again: `dvc repro -f evaluate_asr evaluate_llm`",
         )
     return frame
-
-
-def _number(metrics: Any, path: Path, *keys: str) -> float:
-    value = metrics
-    for key in keys:
-        value = value.get(key) if isinstance(value, dict) else None
-    if isinstance(value, bool) or not isinstance(value, int | float):
-        raise ArtifactError(
-            f"{path} has {'.'.join(keys)} = {value!r}",
-            "the gate needs a number",
-            "evaluate again: `dvc repro -f`",
-        )
-    return float(value)
 
 
 def _same_bytes(measured: str, shipped: str, name: str, where: Path) -> None:

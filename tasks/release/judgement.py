@@ -5,15 +5,16 @@ The judgement is handed from step to step of a release (`tasks.release.release`)
 
 import json
 import logging
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TypedDict, cast
+from typing import Any, TypedDict, cast
 
 from tasks.artifacts import digest_json
 from tasks.release import ledger
+from tasks.release.answers import SENTENCES, VOICES, AsrEvidence, LlmEvidence
 from tasks.release.champion import Ask, Questions, champion_answers
-from tasks.release.decide import AsrEvidence, Decision, LlmEvidence, Verdict, decide_asr, decide_llm
+from tasks.release.decide import Decision, Verdict, decide_asr, decide_llm, error_rate, floors_of
 from tasks.release.evidence import (
     Line,
     asr_evidence,
@@ -34,12 +35,14 @@ log = logging.getLogger(__name__)
 class ReleaseResult(TypedDict):
     """The outcome of a line's release, as it stands in summary.json.
 
-    `already` says that an earlier run had done it all. `published`, `version` and `alias` are null where
-    there is none.
+    `floors` are those of the section `decide`, each with its interval (`tasks.release.floors`). `already`
+    says that an earlier run had done it all. `published`, `version` and `alias` are null where there is
+    none.
     """
 
     verdict: str
     reasons: list[str]
+    floors: list[dict[str, Any]]
     version: int | None
     alias: str | None
     published: str | None
@@ -102,7 +105,7 @@ def decide_line(
     champion = registry.by_alias(model_name(line, params), params.registry.environments[0])
     judgement = Judgement(
         line,
-        Decision("hold", ()),
+        Decision("hold", (), floors=floors_of(evidence, params.decide)),
         evidence,
         {
             "artifact": evidence.artifact,
@@ -119,7 +122,11 @@ def decide_line(
     settled = _settled(judgement, registry, params, store_dir)
     if settled:
         log.info("%s: nothing has changed since it was released: %s", line, settled["verdict"])
-        decision = Decision(cast(Verdict, settled["verdict"]), tuple(settled["reasons"]))
+        decision = replace(
+            judgement.decision,
+            verdict=cast(Verdict, settled["verdict"]),
+            reasons=tuple(settled["reasons"]),
+        )
         return replace(judgement, decision=decision, settled=settled)
     theirs = _champion_evidence(judgement, champion, params, build_dir, store_dir, ask)
     if isinstance(evidence, AsrEvidence):
@@ -140,7 +147,8 @@ def _settled(
         entry = ledger.find(registry, judgement.ledger_key)
         if entry is None or entry[0] != "reject":
             return None
-        return result_of(Decision("reject", tuple(entry[1])), None, None, None, entry[2], already=True)
+        decision = replace(judgement.decision, verdict="reject", reasons=tuple(entry[1]))
+        return result_of(decision, None, None, None, entry[2], already=True)
     tags = version.tags
     same = all(tags.get(f"malgil.{name}") == keys[name] for name in ("evidence", "decide"))
     serves = judgement.champion == version.number
@@ -152,7 +160,11 @@ def _settled(
     publisher = make_publisher(tags["malgil.target"], params.publish, store_dir)
     if not publisher.has(tags["malgil.repository"], tags["malgil.revision"]):
         return None
-    decision = Decision(cast(Verdict, tags["malgil.verdict"]), tuple(json.loads(tags["malgil.reasons"])))
+    decision = replace(
+        judgement.decision,
+        verdict=cast(Verdict, tags["malgil.verdict"]),
+        reasons=tuple(json.loads(tags["malgil.reasons"])),
+    )
     alias = environment if serves else None
     return result_of(decision, version, alias, published_of(version), version.run_id, already=True)
 
@@ -204,6 +216,7 @@ def result_of(
     return ReleaseResult(
         verdict=decision.verdict,
         reasons=list(decision.reasons),
+        floors=[floor.as_dict() for floor in decision.floors],
         version=version.number if version else None,
         alias=alias,
         published=published.uri if published else None,
@@ -219,13 +232,27 @@ def model_name(line: Line, params: Params) -> str:
 
 
 def rates_of(evidence: AsrEvidence | LlmEvidence) -> dict[str, float]:
+    """The rates judged, as the registry names them; fractions."""
     if isinstance(evidence, AsrEvidence):
-        names = ("cer_unseen_sentences", "cer_unseen_voices", "cer_with_silence", "cer_joined")
-        found = {name: float(getattr(evidence, name)) for name in names}
-        if evidence.cer_ood is not None:
-            found["cer_ood"] = evidence.cer_ood
+        sentences, voices = evidence.split(SENTENCES), evidence.split(VOICES)
+        found = {
+            "cer_unseen_sentences": _share([(a.errors, a.units) for a in sentences]),
+            "cer_unseen_voices": error_rate(voices, 0.95, each_voice=True).value,
+            "cer_with_silence": _share([(c.after, c.units) for c in evidence.silence]),
+            "cer_joined": _share([(c.after, c.units) for c in evidence.joined]),
+        }
+        if evidence.outside:
+            found["cer_ood"] = _share([(a.errors, a.units) for a in evidence.outside])
     else:
-        found = {"exact_match": evidence.exact_match, "exact_match_merged": evidence.exact_match_merged}
+        found = {
+            "exact_match": 1 - _share([(a.errors, a.units) for a in evidence.answers]),
+            "exact_match_merged": 1 - _share([(c.before, c.units) for c in evidence.quantised]),
+        }
     if evidence.road:
         found["exact_match_road_unseen_voices"] = evidence.road.exact_match_unseen_voices
     return found
+
+
+def _share(pairs: Sequence[tuple[float, float]]) -> float:
+    """Errors over units."""
+    return sum(errors for errors, _ in pairs) / sum(units for _, units in pairs)

@@ -3,9 +3,9 @@
 from pathlib import Path
 
 from tasks.artifacts import read_json
+from tasks.release.answers import LlmEvidence
 from tasks.release.card import write_card
 from tasks.release.champion import ABOUT
-from tasks.release.decide import LlmEvidence
 from tasks.release.evidence import served_gguf
 from tasks.release.judgement import Judgement
 from tasks.release.lineage import Lineage

@@ -5,7 +5,8 @@ from typing import Any
 
 from markupsafe import Markup
 
-from tasks.data.charts import Cell, heat_map, percent
+from tasks.data.chart_parts import percent
+from tasks.data.charts import Cell, heat_map
 
 PLACES = {"initial": "Initial consonants", "medial": "Vowels", "final": "Final consonants"}
 PARTS = {"in_domain": "in domain", "out_of_domain": "out of domain"}
@@ -41,4 +42,6 @@ def _map(rows: Sequence[Mapping[str, Any]], label: str) -> Markup:
         )
         for row in rows
     ]
-    return heat_map(cells, columns, label=label, x_label="heard", y_label="said")
+    return heat_map(
+        cells, columns, label=label, x_label="heard (jamo)", y_label="said (jamo)", share="of those said"
+    )

@@ -14,7 +14,8 @@ from typing import Any
 from markupsafe import Markup
 
 from tasks.artifacts import write_text
-from tasks.data.charts import Interval, Point, Series, intervals, lines, percent, scatter
+from tasks.data.chart_parts import percent
+from tasks.data.charts import Interval, Point, Series, intervals, lines, scatter
 from tasks.data.page import environment, without_nan
 from tasks.report.clips import read_clips
 from tasks.report.facts import SHIPPED, Facts, read_facts
@@ -23,6 +24,8 @@ from tasks.report.provenance import read_provenance
 
 TEMPLATES = Path(__file__).parent / "templates"
 LINES = ("asr", "llm")
+PARTS_OF_A_RUN = ("history", "runs", "validation")
+RUNS = {"pretrained": "from the pre-trained encoder", "from scratch": "from fresh weights"}
 
 
 def write_report(
@@ -105,7 +108,14 @@ def slice_chart(slices: Sequence[Mapping[str, Any]]) -> Markup:
         if one["group"] != "speaker":
             low, high = one["cer_interval"] or (None, None)
             rows.append(Interval(one["slice"], one["cer"], low, high, one["cer_greedy"]))
-    return intervals(rows, label="CER by slice with interval", x_label="CER", write=percent)
+    return intervals(
+        rows,
+        label="CER by slice with interval",
+        x_label="CER (%)",
+        y_label="slice (name)",
+        names=("as served, with its interval", "greedy, without the n-gram model"),
+        write=percent,
+    )
 
 
 def is_synthetic(facts: Facts) -> bool:
@@ -122,8 +132,11 @@ def asr_curves(history: Sequence[Mapping[str, float]]) -> list[tuple[str, Markup
         series("WER", history, "validation_wer"),
     ]
     return [
-        ("CTC loss", _lines([series("training loss", history, "loss")], "CTC loss", "loss")),
-        ("Error rates on the validation split", _lines(rates, "Validation error rates", "rate", share=True)),
+        ("CTC loss", _lines([series("training loss", history, "loss")], "CTC loss", "loss per jamo (nats)")),
+        (
+            "Error rates on the validation split",
+            _lines(rates, "Validation error rates", "error rate (%)", share=True),
+        ),
     ]
 
 
@@ -132,8 +145,11 @@ def llm_curves(history: Sequence[Mapping[str, float]]) -> list[tuple[str, Markup
     losses = [series("training", history, "loss"), series("validation", history, "validation_loss")]
     exact = [series("exact match", history, "validation_exact")]
     return [
-        ("Loss on the tool call", _lines(losses, "Loss on the tool call", "loss")),
-        ("Exact match on the validation split", _lines(exact, "Validation exact match", "rate", share=True)),
+        ("Loss on the tool call", _lines(losses, "Loss on the tool call", "loss per token (nats)")),
+        (
+            "Exact match on the validation split",
+            _lines(exact, "Validation exact match", "exact match (%)", share=True),
+        ),
     ]
 
 
@@ -145,20 +161,23 @@ def size_chart(systems: Sequence[Mapping[str, Any]]) -> Markup:
         if one["bytes"] and one["system"] != "base"
     ]
     label = "Exact match against size"
-    return scatter(points, label=label, x_label="MB", y_label="exact match", write=percent)
+    return scatter(points, label=label, x_label="file size (MB)", y_label="exact match (%)", write=percent)
 
 
 def scratch_curves(experiment: Mapping[str, Any] | None) -> Markup:
-    """Validation CER of every training run of the from-scratch experiment."""
-    runs = [series(name, rows, "validation_cer") for name, rows in find_histories(experiment or {})]
+    """Validation CER of every training run of the from-scratch experiment, each by its name."""
+    runs = [
+        series(RUNS.get(name, name), rows, "validation_cer")
+        for name, rows in find_histories(experiment or {})
+    ]
     if not runs:
         return Markup("")
-    return _lines(runs, "Fine-tuning against training from scratch", "validation CER", share=True)
+    return _lines(runs, "Fine-tuning against training from scratch", "CER (%)", share=True)
 
 
 def find_histories(value: Any, name: str = "") -> Iterator[tuple[str, list[dict[str, float]]]]:
-    """Every list of {"step", "validation_cer", …} rows inside a JSON value, named by the nearest key that is
-    not "history" or "runs".
+    """Every list of {"step", "validation_cer", …} rows inside a JSON value, by the nearest key that names a
+    run and not what stands in it.
     """
     if isinstance(value, list):
         rows = [row for row in value if isinstance(row, dict) and "step" in row and "validation_cer" in row]
@@ -166,7 +185,7 @@ def find_histories(value: Any, name: str = "") -> Iterator[tuple[str, list[dict[
             yield name, rows
     elif isinstance(value, dict):
         for key, part in value.items():
-            yield from find_histories(part, name if key in ("history", "runs") else key.replace("_", " "))
+            yield from find_histories(part, name if key in PARTS_OF_A_RUN else key.replace("_", " "))
 
 
 def series(name: str, history: Sequence[Mapping[str, float]], key: str) -> Series:
@@ -178,5 +197,5 @@ def series(name: str, history: Sequence[Mapping[str, float]], key: str) -> Serie
 
 def _lines(drawn: Sequence[Series], label: str, y_label: str, share: bool = False) -> Markup:
     if share:
-        return lines(drawn, label=label, x_label="step", y_label=y_label, write=percent)
-    return lines(drawn, label=label, x_label="step", y_label=y_label)
+        return lines(drawn, label=label, x_label="training (steps)", y_label=y_label, write=percent)
+    return lines(drawn, label=label, x_label="training (steps)", y_label=y_label)

@@ -274,7 +274,11 @@ class EvaluateAsr(Section):
 
 
 class Decide(Section):
-    """The gate: absolute floors, and the comparison with the version that serves."""
+    """The gate: absolute floors, and the comparison with the version that serves.
+
+    A floor is kept when it is proven with `floor_confidence`, and broken when the opposite is
+    (docs/reference/evaluation.md).
+    """
 
     max_cer_unseen_sentences: float = setting("CER without spaces, known voices", "fraction", ge=0)
     max_cer_unseen_voices: float = setting("CER without spaces, mean over unseen voices", "fraction", ge=0)
@@ -287,11 +291,12 @@ class Decide(Section):
         "tool calls from true text by the GGUF that serves", "fraction", ge=0, le=1
     )
     max_quantisation_loss: float = setting(
-        "exact match lost against the merged model", "fraction", ge=0, le=1
+        "exact match lost against the merged model, on the same examples", "fraction", ge=0, le=1
     )
     min_exact_match_road: float = setting(
         "spoken command to tool call, unseen voices", "fraction", ge=0, le=1
     )
+    floor_confidence: float = setting("of the one-sided bound that proves a floor", "fraction", gt=0.5, lt=1)
     confidence: float = setting("of the interval of the paired difference", "fraction", gt=0.5, lt=1)
     resamples: int = setting("of the paired bootstrap", "resamples", ge=200)
     margin: float = setting("loss against the champion still called equal", "fraction", ge=0, le=1)

@@ -46,7 +46,7 @@ def asr_rates(cer):
 
 
 def write_asr(build: Path, *, weights=b"onnx v1", cer=0.03, edits=lambda n: n % 2, reference="거실 불 켜 줘"):
-    """The recogniser's part of build/; `edits(n)` are the shipped file's errors on utterance n."""
+    """The recogniser's part of build/; `edits(n)` are the shipped file's errors on utterance n, of 100 characters."""
     shipped = build / "asr/shipped"
     shipped.mkdir(parents=True, exist_ok=True)
     (shipped / "model.int8.onnx").write_bytes(weights)
@@ -64,13 +64,25 @@ def write_asr(build: Path, *, weights=b"onnx v1", cer=0.03, edits=lambda n: n % 
         {
             "system": system, "condition": condition, "split": split, "utterance_id": f"{split}-{n}",
             "speaker": f"{split}-v{n % voices}", "reference": reference, "hypothesis": reference,
-            "edits": edits(n), "characters": 20, "sha256": sha,
+            "edits": edits(n), "characters": 100, "sha256": sha,
         }
         for system in ("checkpoint", "onnx_int8")
         for condition in ("plain", "silence")
         for split, voices in (("test_sentences", 20), ("test_voices", 8))
         for n in range(160)
     ]  # fmt: skip
+    for first in [n for n in range(160) if n % 60 < 20 and n + 40 < 160]:  # three of one speaker
+        own = [first, first + 20, first + 40]
+        rows += [
+            {
+                "system": system, "condition": "joined", "split": "test_sentences",
+                "utterance_id": "+".join(f"test_sentences-{n}" for n in own),
+                "speaker": f"test_sentences-v{first % 20}", "reference": " ".join([reference] * 3),
+                "hypothesis": " ".join([reference] * 3), "edits": sum(map(edits, own)), "characters": 300,
+                "sha256": sha,
+            }
+            for system in ("checkpoint", "onnx_int8")
+        ]  # fmt: skip
     write_parquet(build / "asr/evaluation/utterances.parquet", pd.DataFrame(rows))
 
 
@@ -88,7 +100,7 @@ def write_llm(build: Path, *, weights=b"gguf v1", exact=0.97, right=lambda n: n 
     write_json(build / "llm/evaluation/metrics.json", metrics)
     rows = [
         {
-            "system": system, "id": f"s{n:05d}", "written": "거실 불 켜 줘", "intent": "set_light",
+            "system": system, "id": f"s{n:05d}", "written": f"{n}번 불 켜 줘", "intent": "set_light",
             "reference": '{"arguments":{},"name":"set_light"}', "hypothesis": "{}", "exact": bool(right(n)),
         }
         for system in ("base", "merged", "Q8_0", "Q4_K_M")
@@ -99,8 +111,18 @@ def write_llm(build: Path, *, weights=b"gguf v1", exact=0.97, right=lambda n: n 
     write_json(build / "llm/verification.json", {"ok": ok, "checks": [check]})
 
 
-def write_road(build: Path, *, exact=0.9):
-    """The road, measured through the files in `build`."""
+def write_road(build: Path, *, wrong=lambda n: n < 8):
+    """The road, measured through the files in `build`: 160 commands of each split by 8 voices in turn."""
+    rows = [
+        {
+            "split": split, "utterance_id": f"{split}-{n}", "speaker": f"{split}-v{n % 8}",
+            "transcript_reference": f"{n}번 불 켜 줘", "exact": not wrong(n),
+        }
+        for split in ("test_sentences", "test_voices")
+        for n in range(160)
+    ]  # fmt: skip
+    write_parquet(build / "road/samples.parquet", pd.DataFrame(rows))
+    exact = sum(not wrong(n) for n in range(160)) / 160
     write_json(
         build / "road/metrics.json",
         {

@@ -8,12 +8,20 @@ from huggingface_hub import ModelCard
 from ruamel.yaml import YAML
 
 from tasks.artifacts import read_json, write_json
+from tasks.release.answers import Answer, Road
 from tasks.release.card import write_card
-from tasks.release.decide import Decision, Road
+from tasks.release.decide import Decision
 from tasks.release.lineage import Lineage, data_md5s, read_git, read_lineage
 from tests.release.conftest import LOCK, with_section
 
 DECISION = Decision("promote", ("every floor holds and no version serves yet", "CER: 3.00% ≤ 4.00%"))
+ROAD = Road(
+    tuple(
+        Answer(split, f"{n}", "v", "불 켜", float(n < wrong), 1)
+        for split, wrong in (("test_sentences", 1), ("test_voices", 2))
+        for n in range(10)
+    )
+)
 LINEAGE = Lineage("c0ffee", True, "d1", "d2", "d3", {"build/corpus": "md5-1"}, "team/xlsr@c0ffee")
 
 
@@ -24,7 +32,7 @@ def card(line, params, **changes):
         "metrics": metrics,
         "lineage": LINEAGE,
         "artifact": "a1",
-        "road": Road(0.9, 0.8),
+        "road": ROAD,
     }
     options |= {"unseen_voices": frozenset({"ko+m9"}), "served": "malgil-llm-Q8_0.gguf"}
     return write_card(line, params, **options | changes)

@@ -7,7 +7,8 @@ import re
 import pytest
 
 from tasks.asr.quality.metrics import edit_counts
-from tasks.data.charts import WIDTH, Point, Series, axis, heat_map, histogram, lines, scatter
+from tasks.data.chart_parts import WIDTH, axis
+from tasks.data.charts import Point, Series, heat_map, histogram, lines, scatter
 from tasks.report.confusion import argument_errors, confuse, tool_called
 from tasks.report.jamo_map import jamo_maps
 from tasks.report.marks import Pair, aligned_words, summary
@@ -115,7 +116,7 @@ def test_charts_of_nothing_say_so() -> None:
         histogram([], [], label="x", unit="s"),
         scatter([], label="x", x_label="a", y_label="b"),
         lines([Series("one", [])], label="x", x_label="a", y_label="b"),
-        heat_map([], [], label="x", x_label="a", y_label="b"),
+        heat_map([], [], label="x", x_label="a", y_label="b", share="of all"),
     ):
         assert "Nothing to show" in chart and "<svg" not in chart
 

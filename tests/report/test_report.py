@@ -5,7 +5,6 @@ import io
 import json
 import re
 import shutil
-import subprocess
 from html.parser import HTMLParser
 from pathlib import Path
 
@@ -19,6 +18,7 @@ from tasks.asr.quality.slices import slices
 from tasks.errors import ArtifactError
 from tasks.params import load
 from tasks.report import write_report
+from tests.report.browser import measure
 
 JAMO_MAPS = 6  # three places, in domain and out of it
 CHARTS = 6 + JAMO_MAPS  # two of each line, quality against size, and the slices
@@ -356,39 +356,10 @@ def test_size_stays_small(report: Path) -> None:
 @pytest.mark.skipif(not shutil.which("chromium"), reason="needs Debian's chromium, which .ci/run installs")
 def test_a_browser_lays_it_out_without_complaint(report: Path, tmp_path: Path) -> None:
     """Renders at 400 px: the page must not be wider than the screen, and nothing may be refused or fail to parse."""
-    probe = tmp_path / "probe.html"
-    # The page runs no script; a copy with one that measures it tells what the browser made of it.
-    script = (
-        "<script>addEventListener('load',()=>{const d=document;d.title=JSON.stringify({wide:d.documentElement.scrollWidth,"
-        "screen:innerWidth,sections:d.querySelectorAll('h2').length,charts:d.querySelectorAll('svg.chart').length,"
-        "sound:[...d.querySelectorAll('audio')].length})})</script>"
+    asked = (
+        "{wide:d.documentElement.scrollWidth,screen:innerWidth,sections:d.querySelectorAll('h2').length,"
+        "charts:d.querySelectorAll('svg.chart').length,sound:d.querySelectorAll('audio').length}"
     )
-    open_policy = report.read_text().replace(
-        "default-src 'none';", "default-src 'none'; script-src 'unsafe-inline';"
-    )
-    probe.write_text(open_policy.replace("</head>", script + "</head>"))
-    done = subprocess.run(
-        [
-            "chromium",
-            "--headless",
-            "--no-sandbox",
-            "--disable-gpu",
-            "--disable-quic",
-            "--no-first-run",
-            "--disable-background-networking",
-            "--disable-component-update",
-            "--disable-sync",
-            "--virtual-time-budget=4000",
-            f"--user-data-dir={tmp_path / 'profile'}",
-            "--window-size=400,900",
-            "--dump-dom",
-            probe.as_uri(),
-        ],
-        capture_output=True,
-        text=True,
-        timeout=120,
-        check=True,
-    )
-    seen = json.loads(re.search(r"<title>(\{.*?\})</title>", done.stdout)[1])
+    seen = measure(report, asked, tmp_path)
     assert seen["wide"] <= seen["screen"]
     assert (seen["sections"], seen["charts"], seen["sound"]) == (13, CHARTS, len(Page(report).all("audio")))
