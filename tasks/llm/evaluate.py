@@ -16,6 +16,7 @@ from typing import Any
 import pandas as pd
 
 from tasks.artifacts import new_folder, sha256_file, write_json, write_parquet
+from tasks.cpu import measured_on
 from tasks.inference.engine import Engine, shared_prefix
 from tasks.inference.llama_cpp_engine import LlamaCppEngine
 from tasks.inference.loading import load_tokenizer
@@ -60,6 +61,7 @@ def evaluate(
     # the release refuses to ship a GGUF other than the one measured
     sha256 = {path.stem.rpartition("-")[2]: sha256_file(path) for path in sorted(gguf.glob("*.gguf"))}
     metrics = {"exact_match": exact, "bytes": sizes, "tokens_per_s": speeds, "n": len(rows), "sha256": sha256}
+    metrics["measured_on"] = measured_on()
     with new_folder(out_dir) as folder:
         write_json(folder / "metrics.json", metrics)
         write_parquet(folder / "samples.parquet", pd.DataFrame(samples))
