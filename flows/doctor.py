@@ -20,6 +20,7 @@ from typing import Literal, NamedTuple
 
 from flows.environment import PROJECT_FILES, cores
 from tasks.artifacts import sha256_file
+from tasks.cpu import describe_cpu, model_name
 from tasks.errors import MalgilError
 
 PACKAGING, CONSTRAINTS = Path("pyproject.toml"), Path("constraints.txt")
@@ -108,12 +109,14 @@ def check_espeak() -> Iterator[Finding]:
 
 
 def check_machine() -> Iterator[Finding]:
-    """Cores, memory, disk."""
+    """The CPU and its instructions for 8-bit products, memory, disk."""
     import psutil
 
     memory_gb = psutil.virtual_memory().total / 1e9
     disk_gb = shutil.disk_usage(".").free / 1e9
-    yield _required("CPU", True, f"{cores()} cores", "")
+    yield _required("CPU", True, f"{cores()} cores, {model_name()}", "")
+    # which kernels the engines choose: what shipped files say does not depend on it, how fast they are does
+    yield Finding("8-bit instructions", "ok", describe_cpu())
     found = f"{memory_gb:.1f} GB, {MIN_MEMORY_GB:.0f} needed"
     yield _required(
         "memory", memory_gb >= MIN_MEMORY_GB, found, "close other programs or use a larger machine"

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from flows.steps import StageRun
 from tasks.artifacts import read_json
+from tasks.cpu import describe_cpu, model_name
 from tasks.settings import Params
 
 if TYPE_CHECKING:
@@ -141,7 +142,8 @@ def machine() -> dict[str, Any]:
     import psutil
 
     return {
-        "cpu": _cpu_model(),
+        "cpu": model_name(),
+        "instruction_sets": describe_cpu(),
         "cores": len(os.sched_getaffinity(0)),
         "memory_gb": round(psutil.virtual_memory().total / 1e9, 1),
         "gpu": gpu(),
@@ -169,13 +171,3 @@ def versions() -> dict[str, str | None]:
         except metadata.PackageNotFoundError:
             found[package] = None
     return found
-
-
-def _cpu_model() -> str:
-    try:
-        for line in Path("/proc/cpuinfo").read_text("utf-8").splitlines():
-            if line.startswith("model name"):
-                return line.partition(":")[2].strip()
-    except OSError:
-        pass
-    return platform.processor() or platform.machine()

@@ -78,14 +78,14 @@ def tokenizer() -> PreTrainedTokenizerFast:
     )
 
 
-def write_model(folder: Path, seed: int = 0) -> Path:
-    """The model folder; weights large enough that answers differ from prompt to prompt."""
+def write_model(folder: Path, seed: int = 0, *, width: int = 64) -> Path:
+    """The model folder, of a hidden size; weights large enough that answers differ from prompt to prompt."""
     words = tokenizer()
     torch.manual_seed(seed)
     config = LlamaConfig(
         vocab_size=len(words) + 5,  # padded, as many published models are
-        hidden_size=64,
-        intermediate_size=96,
+        hidden_size=width,
+        intermediate_size=width * 3 // 2,
         num_hidden_layers=2,
         num_attention_heads=4,
         num_key_value_heads=2,

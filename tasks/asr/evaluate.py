@@ -29,6 +29,7 @@ from tasks.asr.quality.metrics import edit_counts
 from tasks.asr.quality.rates import SPLITS, jamo_confusions, jamo_counts, rates
 from tasks.asr.quality.slices import slices
 from tasks.asr.training.augment import Audio
+from tasks.cpu import measured_on
 from tasks.data.espeak import SAMPLE_RATE_HZ
 from tasks.data.manifest import OOD_KIND, OUT_OF_DOMAIN
 from tasks.data.normalisers import normalise
@@ -82,6 +83,7 @@ def evaluate(
     metrics: dict[str, Any] = {
         "normaliser": data.normaliser,
         "normaliser_steps": data.normaliser_steps,
+        "measured_on": measured_on(),
     }
     tables = []
     for name, (recogniser, sha256) in systems.items():

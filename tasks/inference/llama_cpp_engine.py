@@ -48,6 +48,8 @@ class LlamaCppEngine:
         settings.n_threads = settings.n_threads_batch = threads or int(os.environ.get("OMP_NUM_THREADS", "1"))
         model_settings = llama_cpp.LlamaModelParams()
         model_settings.n_gpu_layers = 0
+        # Not laid out anew for this CPU: answers would differ by CPU, and by how many prompts decode at once
+        model_settings.use_extra_bufts = False
         try:
             if not path.is_file():
                 raise OSError("no such file")

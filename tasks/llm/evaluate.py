@@ -12,6 +12,7 @@ from typing import Any
 import pandas as pd
 
 from tasks.artifacts import read_json, sha256_file
+from tasks.cpu import measured_on
 from tasks.errors import ArtifactError, explain_os_error
 from tasks.inference.engine import Engine
 from tasks.inference.llama_cpp_engine import LlamaCppEngine
@@ -39,7 +40,8 @@ def evaluate(
         found.append(measure(system, _engine(path), path, asked))
     # the release refuses to ship a GGUF other than the one measured
     sha256 = {path.stem.rpartition("-")[2]: sha256_file(path) for path in sorted(gguf.glob("*.gguf"))}
-    return write_measured(found, asked.asked | {"sha256": sha256}, out_dir)
+    about = {"sha256": sha256, "measured_on": measured_on()}
+    return write_measured(found, asked.asked | about, out_dir)
 
 
 def systems(merged: Path, gguf: Path) -> dict[str, Path]:

@@ -31,6 +31,7 @@ class Lineage:
         params: SHA-256 of build/params.yaml, the settings of the run.
         constraints: SHA-256 of constraints.txt, the installed versions.
         base: the encoder or base model that was fine-tuned; from the Hub, with its commit.
+        measured_on: the CPU that the shipped files were evaluated on, with its instruction sets.
     """
 
     git_commit: str
@@ -40,6 +41,7 @@ class Lineage:
     constraints: str
     data: Mapping[str, str] = field(default_factory=dict)
     base: str = UNKNOWN
+    measured_on: str = UNKNOWN
 
     def as_dict(self) -> dict[str, Any]:
         """JSON-ready."""
@@ -54,6 +56,7 @@ class Lineage:
             "malgil.params": self.params,
             "malgil.constraints": self.constraints,
             "malgil.base": self.base,
+            "malgil.measured_on": self.measured_on,
         } | {f"malgil.md5.{path}": md5 for path, md5 in self.data.items()}
 
 
@@ -74,6 +77,7 @@ def read_lineage(line: Line, build_dir: Path, root: Path | None = None) -> Linea
         constraints=_digest(root / "constraints.txt"),
         data=data_md5s(read_yaml(lock), f"build/{line}/") if lock.is_file() else {},
         base=_base(line, build_dir),
+        measured_on=_measured_on(line, build_dir),
     )
 
 
@@ -82,6 +86,13 @@ def _base(line: Line, build_dir: Path) -> str:
     path = build_dir / ("asr/checkpoint/malgil.json" if line == "asr" else "llm/base/malgil.json")
     about = read_json(path) if path.is_file() else {}
     return str(about.get("encoder") or about.get("model") or about.get("wheel") or UNKNOWN)
+
+
+def _measured_on(line: Line, build_dir: Path) -> str:
+    """The CPU as the evaluation wrote it down: what ran here last may be another."""
+    path = build_dir / line / "evaluation/metrics.json"
+    found = (read_json(path) if path.is_file() else {}).get("measured_on", {})
+    return f"{found['cpu']} ({found['instruction_sets']})" if found else UNKNOWN
 
 
 def read_git(root: Path) -> tuple[str, bool]:

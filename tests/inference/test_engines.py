@@ -4,13 +4,18 @@ import json
 import shutil
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 import pytest
 import torch
+from cyllama.llama import llama_cpp
 
 from tasks.artifacts import read_json
+from tasks.cpu import instruction_sets
 from tasks.data.grammar import TOOLS
 from tasks.errors import ArtifactError, ModelError
+from tasks.gguf.convert import convert
+from tasks.gguf.quantise import quantise_file
 from tasks.gguf.verify import margin
 from tasks.inference.engine import Engine, shared_prefix
 from tasks.inference.llama_cpp_engine import LlamaCppEngine
@@ -20,7 +25,7 @@ from tasks.llm.chat import Tools, load_tools, messages, parse_tool_call, render_
 from tasks.llm.evaluate import evaluate
 from tasks.llm.evaluate_base import evaluate_base
 from tasks.llm.rows import read_rows
-from tasks.settings import EvaluateLlm
+from tasks.settings import ConvertLlm, EvaluateLlm
 from tests import tiny_llm
 
 TOKENS = 16
@@ -153,6 +158,37 @@ def walk_ids(engine: TransformersEngine, prompt: str, answers: list[str] | None,
         said.append(token)
         left = [ids for ids in left if ids[: len(said)] == said]
     return said
+
+
+def test_weights_are_not_laid_out_for_the_cpu_at_hand(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where llama.cpp repacks weights, the answers become those of that layout: other ones, bit by bit."""
+    wide = tiny_llm.write_model(tmp_path / "wide", width=512)  # sums long enough for their order to show
+    path = tmp_path / "wide-Q4_0.gguf"
+    quantise_file(convert(ConvertLlm(name="wide"), merged=wide, gguf_f16=tmp_path / "f16"), path, "Q4_0")
+    ids = [1, 5, 9, 40, 77, 200, 31, 8, 4]
+    found = LlamaCppEngine(path, slots=1).logits(ids)
+    plain = llama_cpp.LlamaModelParams
+    for repack in (False, True):
+
+        class Fixed(plain):  # type: ignore[misc, valid-type]
+            """Settings of which this one keeps its value."""
+
+            @property
+            def use_extra_bufts(self) -> bool:
+                return bool(plain.use_extra_bufts.__get__(self))
+
+            @use_extra_bufts.setter
+            def use_extra_bufts(self, _: bool, choice: bool = repack) -> None:
+                plain.use_extra_bufts.__set__(self, choice)
+
+        monkeypatch.setattr(llama_cpp, "LlamaModelParams", Fixed)
+        forced = LlamaCppEngine(path, slots=1).logits(ids)
+        if not repack:
+            assert np.array_equal(found, forced)
+        elif "AVX2" in instruction_sets():
+            assert not np.array_equal(found, forced)
 
 
 def test_shared_prefix_leaves_each_prompt_a_token() -> None:

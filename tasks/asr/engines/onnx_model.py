@@ -23,6 +23,7 @@ from tasks.asr.decoding.decode import BeamSearch, greedy
 from tasks.asr.decoding.word_search import make_search
 from tasks.asr.threads import thread_count
 from tasks.asr.training.augment import Audio, normalised
+from tasks.cpu import sums_in_32_bits
 from tasks.errors import ArtifactError, DataError, ModelError
 
 Precision = Literal["int8", "fp32"]
@@ -85,6 +86,9 @@ class OnnxRecogniser:
         options.inter_op_num_threads = 1
         # the fused operator adds up one number at a time: six times as slow as the two that it replaces
         options.add_session_config_entry("optimization.disable_specified_optimizers", "SkipLayerNormFusion")
+        if not sums_in_32_bits():
+            # files with signed weights, as published before: without it their products saturate on this CPU
+            options.add_session_config_entry("session.x64quantprecision", "1")
         try:
             self.session = onnxruntime.InferenceSession(
                 str(path), options, providers=["CPUExecutionProvider"]
