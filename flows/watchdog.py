@@ -10,6 +10,7 @@ and peak memory go to REPORT_FD as JSON. Standard library only, no project impor
 hundredths of a second.
 """
 
+import contextlib
 import ctypes
 import json
 import os
@@ -97,10 +98,8 @@ def _family() -> set[int]:
 
 
 def _signal(pid: int, number: int) -> None:
-    try:
+    with contextlib.suppress(ProcessLookupError):
         os.kill(pid, number)
-    except ProcessLookupError:
-        pass
 
 
 def _die_with_watchdog() -> None:
