@@ -37,13 +37,23 @@ def main() -> int:
     child = subprocess.Popen(command, stdin=subprocess.DEVNULL, preexec_fn=_die_with_watchdog)
     stopping = threading.Event()
     threading.Thread(target=_end_with_parent, args=(stopping,), daemon=True).start()
-    code = child.wait()
+    code = _wait(child)
     if stopping.is_set():
         time.sleep(GRACE_S + 5)  # the thread ends the group, us included
     _end_family()
     peak_kib = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss
     os.write(report_fd, json.dumps({"code": code, "peak_rss_mb": round(peak_kib / KIB_PER_MB, 1)}).encode())
     return code if code >= 0 else 128 - code
+
+
+def _wait(child: "subprocess.Popen[bytes]") -> int:
+    """The exit code of the command; orphans that end before it are buried meanwhile."""
+    while sys.platform == "linux":
+        ended = os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOWAIT)
+        if ended is None or ended.si_pid == child.pid:
+            break
+        os.waitpid(ended.si_pid, 0)
+    return child.wait()
 
 
 def _end_with_parent(stopping: threading.Event) -> None:
