@@ -3,6 +3,7 @@
     malgil run [--line asr|llm|all] [--quick] [-S section.key=value]...
     malgil doctor [--json]
     malgil up [--prefect-port N] [--mlflow-port N]
+    malgil reap [--json]
     malgil pretrain
     malgil asr transcribe PATHS...
     malgil asr stream FILE|-
@@ -97,6 +98,24 @@ def up(
 
     log_to_console()
     serve(prefect_port=prefect_port, mlflow_port=mlflow_port)
+
+
+@app.command()
+def reap(
+    as_json: Annotated[bool, typer.Option("--json", help="print what was found as JSON")] = False,
+) -> None:
+    """Close flow runs whose process is gone and free their slots; `malgil up` does it every 15 s."""
+    from flows import server
+    from flows.environment import find_project, set_environment
+
+    set_environment(find_project())
+    log_to_console()
+    api = server.find_or_start()
+    from flows.reaping import reaper
+    from flows.reaping.table import print_report
+
+    api.wait()
+    print_report(reaper.reap(api.url), as_json=as_json)
 
 
 @app.command(context_settings={"allow_extra_args": True, "ignore_unknown_options": True})

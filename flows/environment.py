@@ -26,6 +26,14 @@ QUIET = {
     "PREFECT_LOGGING_TO_API_WHEN_MISSING_FLOW": "ignore",
     # a stage's output is a file of the pipeline, so Prefect keeps no copy of a result
     "PREFECT_RESULTS_PERSIST_BY_DEFAULT": "false",
+    # A server that was killed knows who held a slot, in PREFECT_HOME/concurrency_leases. Leases are not taken
+    # away by the clock (a laptop that slept six minutes would lose a living run) but by flows.reaping.
+    "PREFECT_SERVER_CONCURRENCY_LEASE_STORAGE": "prefect.server.concurrency.lease_storage.filesystem",
+    "PREFECT_SERVER_SERVICES_REPOSSESSOR_ENABLED": "false",
+    "PREFECT_FLOWS_HEARTBEAT_FREQUENCY": "30",  # s; by this a run on another machine is known to live
+    # A run that waits for a slot asks for it again after so many seconds, and the worker looks so often.
+    "PREFECT_SERVER_DEPLOYMENTS_CONCURRENCY_SLOT_WAIT_SECONDS": "10",
+    "PREFECT_WORKER_QUERY_SECONDS": "5",
 }
 PROJECT_FILES = ("params.yaml", "dvc.yaml", ".dvc/config")
 

@@ -1,7 +1,7 @@
 """One run at a time in a project: a kernel lock on build/.run.lock, released however its holder ends.
 
-Beside the lock the file says who holds it and since when, and which flow runs were begun and never ended,
-so that the next run can close them in Prefect's books.
+Beside the lock the file says who holds it and since when. What a killed run leaves in Prefect's books is
+closed by `flows.reaping`.
 """
 
 import fcntl
@@ -16,36 +16,11 @@ from typing import Any
 from tasks.errors import ConflictError, explain_os_error
 
 LOCK = Path("build/.run.lock")
-_held: list["RunLock"] = []
-
-
-class RunLock:
-    """The lock, held; `unfinished` are flow runs that a killed run left behind."""
-
-    def __init__(self, descriptor: int, unfinished: list[str]) -> None:
-        self._descriptor = descriptor
-        self.unfinished = unfinished
-        self._started = datetime.now().astimezone().isoformat(timespec="seconds")
-        self._write()
-
-    def begin(self, flow_run_id: str) -> None:
-        """Notes a flow run as begun; until `end` says otherwise it counts as left behind."""
-        self.unfinished.append(flow_run_id)
-        self._write()
-
-    def end(self, flow_run_ids: list[str]) -> None:
-        """Notes flow runs as ended."""
-        self.unfinished = [run for run in self.unfinished if run not in flow_run_ids]
-        self._write()
-
-    def _write(self) -> None:
-        text = json.dumps({"pid": os.getpid(), "started": self._started, "unfinished": self.unfinished})
-        os.pwrite(self._descriptor, text.encode(), 0)
-        os.ftruncate(self._descriptor, len(text))
+_held: list[int] = []
 
 
 @contextmanager
-def hold_run_lock() -> Iterator[RunLock]:
+def hold_run_lock() -> Iterator[None]:
     """Holds the project's run lock; inside a block that holds it already, that one.
 
     Raises:
@@ -53,7 +28,7 @@ def hold_run_lock() -> Iterator[RunLock]:
         CapacityError: build/ cannot be written.
     """
     if _held:
-        yield _held[0]
+        yield
         return
     descriptor = _open()
     try:
@@ -62,16 +37,23 @@ def hold_run_lock() -> Iterator[RunLock]:
         except BlockingIOError:
             raise _conflict(_read(descriptor)) from None
         try:
-            lock = RunLock(descriptor, [str(run) for run in _read(descriptor).get("unfinished", [])])
+            _sign(descriptor)
         except OSError as error:
             raise explain_os_error(error, LOCK) from error
-        _held.append(lock)
+        _held.append(descriptor)
         try:
-            yield lock
+            yield
         finally:
             _held.clear()
     finally:
         os.close(descriptor)
+
+
+def _sign(descriptor: int) -> None:
+    started = datetime.now().astimezone().isoformat(timespec="seconds")
+    text = json.dumps({"pid": os.getpid(), "started": started})
+    os.pwrite(descriptor, text.encode(), 0)
+    os.ftruncate(descriptor, len(text))
 
 
 def _open() -> int:

@@ -15,15 +15,15 @@ from pathlib import Path
 from typing import Any, Literal
 from uuid import UUID
 
-from prefect import State, flow, get_client, get_run_logger, runtime, task
+from prefect import flow, runtime, task
 from prefect.artifacts import create_markdown_artifact
 from prefect.cache_policies import NO_CACHE
 from prefect.futures import PrefectFuture
-from prefect.states import Crashed
 
 from flows import process, steps
 from flows.environment import find_project, set_environment
-from flows.lock import RunLock, hold_run_lock
+from flows.lock import hold_run_lock
+from flows.reaping import reaper
 from flows.steps import StageRun
 from flows.summary import SUMMARY, build_summary
 from flows.table import as_markdown
@@ -81,7 +81,8 @@ def retrain(
     """
     set_environment(find_project())
     wanted = settings.load(quick=quick, sets=overrides or ())  # every mistake at once, before anything starts
-    with hold_run_lock() as lock, _ended(lock):
+    reaper.begin(UUID(str(runtime.flow_run.id)))
+    with hold_run_lock():
         steps.clear_stale_locks()
         lines: tuple[Line, ...] = ("asr", "llm") if line == "all" else (line,)
         began = time.monotonic()
@@ -202,41 +203,3 @@ def _told(results: dict[Line, ReleaseResult]) -> bool:
         )
     except (OSError, ValueError, KeyError, TypeError):
         return False
-
-
-class _ended:
-    """Notes this flow run as begun and ended, and closes in Prefect's books the runs that were killed."""
-
-    def __init__(self, lock: RunLock) -> None:
-        self._lock = lock
-        self._run_id = str(runtime.flow_run.id)
-
-    def __enter__(self) -> None:
-        killed = [run for run in self._lock.unfinished if run != self._run_id]
-        for run in killed:
-            crash(UUID(run))
-        self._lock.end(killed)
-        self._lock.begin(self._run_id)
-
-    def __exit__(self, *_: object) -> None:
-        self._lock.end([self._run_id])
-
-
-def crash(flow_run_id: UUID) -> None:
-    """Marks a flow run that still counts as running, and its tasks, as crashed."""
-    from prefect.client.schemas.filters import FlowRunFilter, FlowRunFilterId
-    from prefect.exceptions import ObjectNotFound
-
-    state: State[None] = Crashed(message="The process of this run was killed.")
-    with get_client(sync_client=True) as client:
-        try:
-            if client.read_flow_run(flow_run_id).state.is_final():  # type: ignore[union-attr]
-                return
-        except ObjectNotFound:
-            return  # of another server
-        client.set_flow_run_state(flow_run_id, state, force=True)
-        this_run = FlowRunFilter(id=FlowRunFilterId(any_=[flow_run_id]))
-        for run in client.read_task_runs(flow_run_filter=this_run):
-            if run.state is not None and not run.state.is_final():
-                client.set_task_run_state(run.id, state, force=True)
-    get_run_logger().info("flow run %s was killed; marked as crashed", flow_run_id)

@@ -23,6 +23,7 @@ UP = Path("store/up.json")  # written by `malgil up`: addresses and pid
 LOG = Path("build/logs/prefect-server.log")
 START_S = 300.0
 HOST = "127.0.0.1"
+POOL = "malgil"  # the work pool of `malgil up` and of prefect.yaml
 
 
 class Api:

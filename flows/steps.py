@@ -211,7 +211,7 @@ def clear_stale_locks() -> None:
     try:
         table = json.loads(RWLOCK.read_text("utf-8"))
         entries = [*table.get("write", {}).values(), *(i for r in table.get("read", {}).values() for i in r)]
-        alive = [entry for entry in entries if _is_dvc(int(entry["pid"]))]
+        alive = [entry for entry in entries if _holds(int(entry["pid"]), str(entry["cmd"]))]
     except FileNotFoundError:
         return
     except (ValueError, KeyError, TypeError, AttributeError):
@@ -221,13 +221,18 @@ def clear_stale_locks() -> None:
         RWLOCK.unlink(missing_ok=True)
 
 
-def _is_dvc(pid: int) -> bool:
+def _holds(pid: int, command: str) -> bool:
+    """Whether a process is the one that wrote a lock, by the end of its command line.
+
+    Where a program stands says nothing: any program of a folder named malgil would be taken for ours.
+    """
     import psutil
 
     try:
-        return any("dvc" in part or "malgil" in part for part in psutil.Process(pid).cmdline())
+        words = " ".join(psutil.Process(pid).cmdline()).split()
     except psutil.Error:
         return False
+    return words[-1:] == command.split()[-1:]
 
 
 def _pass_on(stage: str, line: str) -> None:

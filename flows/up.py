@@ -19,13 +19,12 @@ from pathlib import Path
 
 from flows import process
 from flows.environment import find_project, set_environment
-from flows.server import HOST, UP, answers, require_port, running_up
+from flows.server import HOST, POOL, UP, answers, require_port, running_up
 from tasks.artifacts import write_json
 from tasks.errors import ConflictError, MalgilError
 from tasks.params import load
 
 LOGS = Path("build/logs")
-POOL = "malgil"
 START_S = 300.0
 log = logging.getLogger("malgil")
 
@@ -64,7 +63,9 @@ class Servers:
             time.sleep(0.2)
 
     def stop(self) -> None:
-        """Ends all, last started first."""
+        """Ends all: the worker first, so that its run can still say how it ended."""
+        if "worker" in self.children:
+            process.stop(self.children["worker"])
         for child in self.children.values():
             if child.stdin is not None and not child.stdin.closed:
                 child.stdin.close()
@@ -111,9 +112,12 @@ def serve(*, prefect_port: int, mlflow_port: int) -> None:
         served = ["--backend-store-uri", store, "--default-artifact-root", artifacts]
         servers.start("mlflow", ["mlflow", "server", *served, *options], environment)
         log.info("starting Prefect and MLflow (half a minute) …")
+        from flows.reaping import reaper  # Prefect's client: it loads while the servers do
+
         servers.wait_for(f"{prefect}/api/health")
+        reaper.reap(f"{prefect}/api")  # before a worker takes anything
         # One run at a time: two would ask for the project's run lock.
-        command = ["prefect", "worker", "start", "--pool", POOL, "--type", "process", "--limit", "1"]
+        command = ["flows.reaping.worker", "--pool", POOL, "--type", "process", "--limit", "1"]
         servers.start("worker", command, environment)
         servers.wait_for(f"{prefect}/api/work_pools/{POOL}")
         _deploy(environment)
@@ -123,9 +127,10 @@ def serve(*, prefect_port: int, mlflow_port: int) -> None:
         write_json(UP, {**addresses, "pid": os.getpid(), "started": started})
         print(f"Prefect      {prefect}\nMLflow       {mlflow}", flush=True)
         print(f"deployments  {', '.join(deployments(prefect))}\nCtrl-C stops all of it.", flush=True)
-        while True:
-            servers.check()
-            time.sleep(0.5)
+        with reaper.Watch(f"{prefect}/api"):
+            while True:
+                servers.check()
+                time.sleep(0.5)
 
 
 @contextmanager

@@ -115,6 +115,7 @@ def register_line(
     registry = Registry(params.registry)
     lineage = read_lineage(line, build_dir)
     record = _record(judgement, published, params, lineage, build_dir, flow_run_id)
+    registry.close_left_runs(params.registry.experiment)
     run_id = registry.ensure_run(params.registry.experiment, record)
     version = None
     if published:

@@ -32,8 +32,7 @@ process.run([sys.executable, "-c", child], log=Path("log"), environment=os.envir
 HOLDER = """
 import time
 from flows.lock import hold_run_lock
-with hold_run_lock() as lock:
-    lock.begin("a-flow-run")
+with hold_run_lock():
     print("held", flush=True)
     time.sleep(600)
 """
@@ -86,20 +85,16 @@ def test_a_second_run_is_told_who_holds_the_lock(tmp_path: Path, monkeypatch: py
     finally:
         holder.kill()
         holder.wait()
-    with hold_run_lock() as lock:  # the kernel let go of it
-        assert lock.unfinished == ["a-flow-run"], "the killed run left its flow run behind"
-        lock.end(["a-flow-run"])
-        with hold_run_lock() as inner:
-            assert inner is lock
-    assert json.loads(Path("build/.run.lock").read_text())["unfinished"] == []
+    with hold_run_lock(), hold_run_lock():  # the kernel let go of it; inside it is the same one
+        assert json.loads(Path("build/.run.lock").read_text())["pid"] == os.getpid()
 
 
 def test_a_damaged_lock_file_does_not_stick(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     Path("build").mkdir()
     Path("build/.run.lock").write_text('{"pid": 1')
-    with hold_run_lock() as lock:
-        assert lock.unfinished == []
+    with hold_run_lock():
+        assert json.loads(Path("build/.run.lock").read_text())["pid"] == os.getpid()
 
 
 def test_a_project_that_cannot_be_written_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

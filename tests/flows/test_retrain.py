@@ -2,14 +2,10 @@
 
 import os
 import subprocess
-from collections.abc import Iterator
 from pathlib import Path
-from uuid import UUID
 
 import pytest
-from prefect import flow, get_client
-from prefect.states import Running
-from prefect.testing.utilities import prefect_test_harness
+from prefect import flow
 
 from flows import retrain, steps
 from flows.environment import set_environment
@@ -41,12 +37,6 @@ else:
     raise SystemExit(name + " was alone")
 pathlib.Path("build", name).write_text(os.environ["OMP_NUM_THREADS"])
 """
-
-
-@pytest.fixture(scope="module")
-def server() -> Iterator[None]:
-    with prefect_test_harness(server_startup_timeout=300):
-        yield
 
 
 @pytest.fixture
@@ -115,19 +105,3 @@ def test_a_line_does_not_wait_for_what_it_does_not_read(
     make_all("asr", "llm")
     ended = {name: (project / "build" / name).stat().st_mtime for name in ALL}
     assert ended["measured"] < ended["shared"] < ended["left"] < ended["last"]
-
-
-def test_a_killed_run_is_closed_in_the_books(server: None) -> None:
-    with get_client(sync_client=True) as client:
-        left = client.create_flow_run(make_all, parameters={"lines": ()}, state=Running())
-        crash_in_flow(left.id)
-        state = client.read_flow_run(left.id).state
-        assert state is not None and state.is_crashed() and "killed" in str(state.message)
-        crash_in_flow(UUID(int=7))  # of another server: nothing to close
-        assert client.read_flow_run(left.id).state == state
-
-
-@flow
-def crash_in_flow(run: UUID) -> None:
-    """What `retrain` does first."""
-    retrain.crash(run)

@@ -105,13 +105,16 @@ def test_a_failed_stage_says_why_and_leaves_others_alone(project: Path) -> None:
 
 @pytest.mark.parametrize("left", ["truncated", "a pid that is another program's now"])
 def test_a_lock_table_left_by_a_killed_dvc_is_cleared(project: Path, left: str) -> None:
-    stranger = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(60)"])
+    """The other program lives as long as it must, in whatever folder: an editor in malgil/.dvc, say."""
+    editor = [sys.executable, "-c", "import time; time.sleep(600)", "/home/me/malgil/.dvc/config"]
+    stranger = subprocess.Popen(editor)
     try:
         entry = {"pid": stranger.pid, "cmd": "dvc repro one"}
         table = {"write": {str(project / "build/one"): entry}, "read": {}}
         steps.RWLOCK.parent.mkdir(parents=True)
         steps.RWLOCK.write_text('{"write": {"/a' if left == "truncated" else json.dumps(table))
         steps.clear_stale_locks()
+        assert not steps.RWLOCK.exists()
         assert not steps.make("one").cached
     finally:
         stranger.kill()

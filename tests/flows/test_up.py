@@ -14,6 +14,7 @@ import psutil
 import pytest
 
 from flows.server import answers, free_port
+from tests.flows.prefect_api import call
 
 pytestmark = pytest.mark.slow
 STARTS_S = 400.0
@@ -43,13 +44,6 @@ def up(
         child.kill()  # its watchdogs end the rest
         child.wait()
         log.close()
-
-
-def call(url: str, body: Any = None) -> Any:
-    data = None if body is None else json.dumps(body).encode()
-    request = urllib.request.Request(url, data, {"Content-Type": "application/json"})
-    with urllib.request.urlopen(request, timeout=30) as response:
-        return json.load(response)
 
 
 def test_the_servers_answer_and_the_deployments_are_there(up: dict[str, Any]) -> None:

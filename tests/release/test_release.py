@@ -177,6 +177,19 @@ KILLS = {
 }
 
 
+def test_what_a_killed_run_left_running_is_marked_as_killed(store, params):
+    registry = Registry(params.registry)
+    experiment = registry.experiment(params.registry.experiment)
+    hours_ago = int((time.time() - 7200) * 1000)
+    begin = registry.client.create_run
+    left = begin(experiment, hours_ago, {"malgil.key": "of an evidence that never came again"}).info.run_id
+    young = begin(experiment, None, {"malgil.key": "somebody registers it right now"}).info.run_id
+    others = begin(experiment, hours_ago, {}).info.run_id
+    run("asr", params)
+    status = {each.info.run_id: each.info.status for each in runs(params)}
+    assert [status[each] for each in (left, young, others)] == ["KILLED", "RUNNING", "RUNNING"]
+
+
 @pytest.mark.parametrize("when", KILLS)
 def test_killed_while_registering_and_started_again(store, params, monkeypatch, when):
     class Killed(BaseException):

@@ -1,0 +1,12 @@
+"""One Prefect server for every test here that talks to one in this process."""
+
+from collections.abc import Iterator
+
+import pytest
+from prefect.testing.utilities import prefect_test_harness
+
+
+@pytest.fixture(scope="session")
+def server() -> Iterator[None]:
+    with prefect_test_harness(server_startup_timeout=300):
+        yield
