@@ -7,9 +7,10 @@ whole process group, as a batch system or the kernel would.
 
 import os
 import signal
-import subprocess
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+
+from tests.children import run
 
 ROOT = Path(__file__).parents[1]
 START = """
@@ -37,15 +38,14 @@ def run_until(name: str, command: Sequence[str], folder: Path, environment: Mapp
     """
     hook = folder / "at-start"
     hook.mkdir()
-    (hook / "sitecustomize.py").write_text(START.format(name=name), encoding="utf-8")  # Python imports it first
+    # Python imports it at its start
+    (hook / "sitecustomize.py").write_text(START.format(name=name), encoding="utf-8")
     paths = [str(hook), *filter(None, [environment.get("PYTHONPATH")])]
-    child = subprocess.run(
+    child = run(
         command,
         cwd=ROOT,
         env={**environment, "PYTHONPATH": os.pathsep.join(paths)},
         start_new_session=True,  # so that the group is the command's own
-        capture_output=True,
         text=True,
-        timeout=600,
     )
     assert child.returncode == -signal.SIGKILL, f"{name} was never made: {child.returncode}, {child.stderr}"

@@ -2,7 +2,6 @@
 
 import json
 import os
-import subprocess
 import sys
 from pathlib import Path
 
@@ -16,6 +15,7 @@ from tasks.errors import SettingsError
 from tasks.settings import TrainAsr
 from tasks.tracking import read_history
 from tests.asr.refusal import refuse
+from tests.children import run as run_child
 from tests.killed import run_until
 from tests.tiny_asr import tiny_settings
 
@@ -56,9 +56,7 @@ def test_two_processes_give_the_loss_curve_of_one_even_when_killed(
     run_until("step-00000010.json", [sys.executable, *words], folder, os.environ)  # its second checkpoint
     assert not (folder / "out").exists()
     torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
-    second = subprocess.run(
-        [*torchrun, *words], cwd=ROOT, env=os.environ, capture_output=True, text=True, timeout=600
-    )
+    second = run_child([*torchrun, *words], cwd=ROOT, env=os.environ, text=True)
     assert second.returncode == 0, second.stderr
     result = json.loads((folder / "training" / "result.json").read_text(encoding="utf-8"))
     assert result["resumed_from_step"] == 5

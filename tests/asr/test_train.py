@@ -4,7 +4,6 @@ import json
 import logging
 import os
 import shutil
-import subprocess
 import sys
 from pathlib import Path
 
@@ -20,6 +19,7 @@ from tasks.asr.train import train
 from tasks.errors import ArtifactError, DataError
 from tasks.settings import TrainAsr
 from tasks.tracking import read_history
+from tests.children import run as run_child
 from tests.killed import run_until
 from tests.tiny_asr import tiny_settings
 
@@ -102,7 +102,7 @@ def test_killed_by_sigkill_it_ends_in_the_same_bytes(
     # Two checkpoints are whole on the disk, the third has no note yet: the run is in the middle of its steps.
     run_until("step-00000012.json", command, tmp_path, os.environ)
     assert not (tmp_path / "out").exists()
-    second = subprocess.run(command, cwd=ROOT, env=os.environ, capture_output=True, text=True, timeout=600)
+    second = run_child(command, cwd=ROOT, env=os.environ, text=True)
     assert second.returncode == 0, second.stderr
     result = json.loads((tmp_path / "training" / "result.json").read_text(encoding="utf-8"))
     assert result["resumed_from_step"] == 8

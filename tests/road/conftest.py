@@ -12,6 +12,8 @@ from typing import Any
 
 import pytest
 
+from tests.children import communicate
+
 
 @dataclass
 class Ended:
@@ -40,7 +42,7 @@ class Project:
         """Runs `malgil <arguments>` to its end."""
         before, began = cpu_s(), time.monotonic()
         child = self.start(*arguments)
-        out, err = child.communicate(timeout=1200)
+        out, err = communicate(child, cpu_s=3000)
         return Ended(child.returncode, out, err, time.monotonic() - began, cpu_s() - before)
 
     def start(self, *arguments: str, stderr: Any = subprocess.PIPE) -> "subprocess.Popen[str]":
