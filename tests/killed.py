@@ -1,8 +1,8 @@
-"""SIGKILL at a chosen moment of a child, whatever the speed of the machine: right before a file is put in place.
+"""A chosen moment of a child, whatever the speed of the machine: right before a file is put in place.
 
-A child that its test watches and kills may have ended before the test looks again. This one is ended by itself:
-every Python process that starts with the environment looks at each rename, and at the chosen one kills its
-whole process group, as a batch system or the kernel would.
+A child that its test watches and kills may have ended before the test looks again. Here it sends the signal itself:
+every Python process that starts with the environment looks at each rename, and at the chosen one kills its whole
+process group, as a batch system or the kernel would, or stops.
 """
 
 import os
@@ -16,36 +16,39 @@ ROOT = Path(__file__).parents[1]
 START = """
 import os, signal
 replace = os.replace
-def replace_or_die(source, target, **options):
+def replace_later(source, target, **options):
     if os.path.basename(target) == {name!r}:
-        os.killpg(0, signal.SIGKILL)
+        {action}
     replace(source, target, **options)
-os.replace = replace_or_die
+os.replace = replace_later
 """
+DIE = "os.killpg(0, signal.SIGKILL)"
+STOP = "os.kill(os.getpid(), signal.SIGSTOP)"
 
 
-def run_until(name: str, command: Sequence[str], folder: Path, environment: Mapping[str, str]) -> None:
-    """Runs `command` until it, or a child of it, would put the file `name` in place of its temporary one.
+def at_rename(name: str, action: str, folder: Path, environment: Mapping[str, str]) -> dict[str, str]:
+    """The environment of a child whose processes do `action` before they put a file `name` in place.
 
     Args:
         name: file name; all that came before it is on the disk, and the file itself half-made.
-        command: a Python program, started in the project's folder.
-        folder: an empty one for what the child needs.
-        environment: the child's.
+        action: DIE or STOP.
+        folder: where the folder `at-start` may be made for the child.
+        environment: the child's otherwise.
+    """
+    hook = folder / "at-start"
+    hook.mkdir(exist_ok=True)
+    # Python imports it at its start
+    (hook / "sitecustomize.py").write_text(START.format(name=name, action=action), encoding="utf-8")
+    paths = [str(hook), *filter(None, [environment.get("PYTHONPATH")])]
+    return {**environment, "PYTHONPATH": os.pathsep.join(paths)}
+
+
+def run_until(name: str, command: Sequence[str], folder: Path, environment: Mapping[str, str]) -> None:
+    """Runs `command` in the project's folder until it, or a child of it, would put a file `name` in place.
 
     Raises:
         AssertionError: the command ended without making such a file.
     """
-    hook = folder / "at-start"
-    hook.mkdir()
-    # Python imports it at its start
-    (hook / "sitecustomize.py").write_text(START.format(name=name), encoding="utf-8")
-    paths = [str(hook), *filter(None, [environment.get("PYTHONPATH")])]
-    child = run(
-        command,
-        cwd=ROOT,
-        env={**environment, "PYTHONPATH": os.pathsep.join(paths)},
-        start_new_session=True,  # so that the group is the command's own
-        text=True,
-    )
-    assert child.returncode == -signal.SIGKILL, f"{name} was never made: {child.returncode}, {child.stderr}"
+    options = {"cwd": ROOT, "env": at_rename(name, DIE, folder, environment)}
+    ended = run(command, **options, start_new_session=True, text=True)  # so that the group is its own
+    assert ended.returncode == -signal.SIGKILL, f"{name} was never made: {ended.returncode}, {ended.stderr}"

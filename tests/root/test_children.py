@@ -11,7 +11,9 @@ from tests import children
 
 def test_outputs_and_code_come_back_and_input_arrives(monkeypatch):
     monkeypatch.setattr(children, "LOOK_S", 0.05)  # it is looked at many times before it ends
-    code = "import sys, time; time.sleep(0.5); print(sys.stdin.read()); print('e', file=sys.stderr); sys.exit(3)"
+    code = (
+        "import sys, time; time.sleep(0.5); print(sys.stdin.read()); print('e', file=sys.stderr); sys.exit(3)"
+    )
     done = children.run([sys.executable, "-c", code], input="말길" * 100_000, text=True)
     assert (done.returncode, done.stdout, done.stderr) == (3, "말길" * 100_000 + "\n", "e\n")
     with pytest.raises(subprocess.CalledProcessError):
