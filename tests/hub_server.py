@@ -285,9 +285,10 @@ def make_app(hub: Hub) -> FastAPI:
 def start(hub: Hub) -> tuple[uvicorn.Server, str]:
     """Serves `hub` from a thread on a free port; returns the server (set should_exit) and its address."""
     server = uvicorn.Server(uvicorn.Config(make_app(hub), host="127.0.0.1", port=0, log_level="warning"))
-    threading.Thread(target=server.run, daemon=True).start()
-    deadline = time.monotonic() + 20
-    while not server.started and time.monotonic() < deadline:
+    thread = threading.Thread(target=server.run, daemon=True)
+    thread.start()
+    while not server.started:
+        assert thread.is_alive(), "the server of the Hub's API did not start"
         time.sleep(0.02)
     port = server.servers[0].sockets[0].getsockname()[1]
     return server, f"http://127.0.0.1:{port}"

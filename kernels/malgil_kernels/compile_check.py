@@ -1,12 +1,13 @@
 """Compiles what real launches launch, for sm_80, sm_89, sm_90 and sm_100, on a machine without a GPU.
 
-    python -m malgil_kernels.compile_check [--op rms_norm] [--arch 80 90] [--json FILE] [--update-baseline]
+    python -m malgil_kernels.compile_check [--op OP] [--arch 80 90] [--once] [--json FILE] [--update-baseline]
 
 Each op folder has a `launches.py` whose `launches()` yields a row name and a call of the op. The calls run in
 a process whose Triton driver has a target but no device, and whose tensors are meta tensors (shape, dtype,
 strides and alignment, no storage): the launcher specialises and compiles exactly as on that GPU, and the
 launch itself does nothing. A launcher that reads a tensor's values therefore fails here, as it would break a
-CUDA graph.
+CUDA graph. What several launches share is compiled once: Triton keeps it by source, constants and target.
+`--once` compiles of each kernel only the first launch that reaches it, a twentieth of the whole.
 
 It fails on: a launch that does not compile or needs more shared memory than the target has; more spilled
 bytes than `spills.json` allows this release of Triton; a kernel of the package that no launch reaches. It
@@ -14,8 +15,10 @@ says nothing about speed or about results: those are the benchmarks' and the tes
 """
 
 import argparse
+import contextlib
 import importlib
 import importlib.util
+import io
 import json
 import multiprocessing
 import os
@@ -30,8 +33,6 @@ from pathlib import Path
 from typing import Any, ClassVar, NamedTuple
 
 from malgil_kernels.dispatch import Hardware, assume
-
-PROCESSES = 2
 
 
 class Target(NamedTuple):
@@ -80,13 +81,17 @@ class Report(NamedTuple):
 
 
 class NoDevice:
-    """A Triton driver that has a target and no device; `launched` holds (kernel, metadata) of each launch.
+    """A Triton driver that has a target and no device.
 
-    It is of the class: Triton keeps a compiled kernel with its launcher for as long as the process lives,
-    also when another op, under another driver, launches it again.
+    `launched` holds (kernel, metadata) of each launch; `assembler` what Triton prints while it compiles, and
+    `said` that part of it which is about one kernel, by its hash. They are of the class: Triton keeps a
+    compiled kernel with its launcher for as long as the process lives, also when another op, under another
+    driver, launches it again.
     """
 
     launched: ClassVar[list[tuple[Any, Any]]] = []
+    assembler: ClassVar[io.StringIO] = io.StringIO()
+    said: ClassVar[dict[str, str]] = {}
 
     def __init__(self, arch: int) -> None:
         from triton.backends.compiler import GPUTarget
@@ -123,17 +128,38 @@ class NoDevice:
         return 0, 0, 0, 0, 1024  # module, function, registers, spills, most threads of a program
 
     def launcher_cls(self, source: Any, metadata: Any) -> Any:
-        """Triton makes one launcher per compiled kernel and calls it at each launch."""
+        """Triton makes one launcher per compiled kernel, right after it, and calls it at each launch."""
+        printed = self.assembler.getvalue()
+        if f"'{metadata.name}'" in printed:  # not when the kernel came from Triton's cache
+            self.said[metadata.hash] = printed
+        self.assembler.seek(0)
+        self.assembler.truncate()
         return lambda *_: self.launched.append((source.fn, metadata))
 
 
-def check_op(op: str, package: str, arch: int) -> Report:
+class Once:
+    """Triton's hook before a compilation: refuses a kernel that was compiled before for other arguments."""
+
+    def __init__(self) -> None:
+        self.seen: set[str] = set()
+
+    def __call__(self, *, fn: Any, **_: Any) -> bool:
+        name = full_name(fn.jit_function)
+        known = name in self.seen
+        self.seen.add(name)
+        return known
+
+
+def check_op(op: str, package: str, arch: int, once: bool) -> Report:
     """Runs `launches()` of one op under one target; needs a process without TRITON_INTERPRET."""
     import torch
+    from triton import knobs
     from triton.runtime import driver
 
     no_device = NoDevice(arch)
     driver.set_active(no_device)
+    os.environ["TRITON_DUMP_PTXAS_LOG"] = "1"  # printed, and caught below: registers and spills
+    knobs.runtime.jit_cache_hook = Once() if once else None
     assume(Hardware(capability=arch, multiprocessors=TARGETS[arch].multiprocessors))
     built: dict[str, Built] = {}
     launched, errors = set(), []
@@ -141,11 +167,12 @@ def check_op(op: str, package: str, arch: int) -> Report:
         for row, launch in importlib.import_module(f"{package}.{op}.launches").launches():
             no_device.launched.clear()
             try:
-                launch()
+                with contextlib.redirect_stdout(no_device.assembler):
+                    launch()
             except Exception as error:  # noqa: BLE001 — the compiler raises many kinds; each fails the check by name
                 errors.append(f"{op}, {row!r}, sm_{arch}: {type(error).__name__}: {error}")
             else:
-                if not no_device.launched:
+                if not no_device.launched and not once:
                     errors.append(f"{op}, {row!r}, sm_{arch}: launched nothing")
             for kernel, metadata in no_device.launched:
                 launched.add(full_name(kernel))
@@ -155,13 +182,13 @@ def check_op(op: str, package: str, arch: int) -> Report:
 
 
 def facts(op: str, row: str, metadata: Any, arch: int) -> Built:
-    """Reads the PTX in Triton's cache and what the assembler says about it."""
+    """Reads the PTX in Triton's cache and what the assembler said about it."""
     from triton.runtime.cache import get_cache_manager
 
     cache = get_cache_manager(metadata.hash)
     ptx = Path(cache.get_file(f"{metadata.name[:150]}.ptx")).read_text()
     known = cache.get_file("ptxas.txt")
-    said = Path(known).read_text() if known else assemble(ptx, arch)
+    said = Path(known).read_text() if known else NoDevice.said.get(metadata.hash) or assemble(ptx, arch)
     if not known:
         cache.put(said, "ptxas.txt", binary=False)
     registers = [int(n) for n in re.findall(r"Used (\d+) registers", said)]
@@ -181,7 +208,7 @@ def facts(op: str, row: str, metadata: Any, arch: int) -> Built:
 
 
 def assemble(ptx: str, arch: int) -> str:
-    """What `ptxas -v` of Triton's wheel says, called as Triton calls it."""
+    """What `ptxas -v` of Triton's wheel says, called as Triton calls it: of what its cache held."""
     import triton
     from triton.backends.nvidia.compiler import get_ptxas, sm_arch_from_capability
 
@@ -239,6 +266,11 @@ def supported(arch: int) -> bool:
     return sm_arch_from_capability(arch) in said.stdout
 
 
+def cores() -> int:
+    """How many this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
 def compiler() -> str:
     """Whose spills are counted: Triton's releases differ in them, its patches do not."""
     import triton
@@ -285,21 +317,21 @@ def table(built: Sequence[Built]) -> str:
 
 
 def check(
-    ops: Sequence[str], archs: Sequence[int], package: str, file: Path, update: bool
+    ops: Sequence[str], archs: Sequence[int], package: str, once: bool, file: Path, update: bool
 ) -> tuple[list[Built], list[str]]:
     """Compiles the launches of `ops`; what was built and what fails. `file` holds the allowed spills."""
-    jobs = [(op, package, arch) for op in ops for arch in archs]
+    jobs = [(op, package, arch, once) for op in ops for arch in archs]
     if len(jobs) == 1:
         reports = [check_op(*jobs[0])]
     else:
         spawn = multiprocessing.get_context("spawn")
-        with ProcessPoolExecutor(PROCESSES, mp_context=spawn) as pool:
+        with ProcessPoolExecutor(min(cores(), len(jobs)), mp_context=spawn) as pool:
             reports = list(pool.map(check_op, *zip(*jobs, strict=True)))
     built = [one for report in reports for one in report.built]
     baselines: dict[str, dict[str, int]] = json.loads(file.read_text("utf-8")) if file.exists() else {}
     baseline = baselines.get(compiler(), {})
     if update:
-        now = {(op, f"sm_{arch}") for op, _, arch in jobs}
+        now = {(op, f"sm_{arch}") for op, _, arch, _ in jobs}
         baseline = {
             key: n for key, n in baseline.items() if (key.split(" | ")[0], key.split(" | ")[-1]) not in now
         }
@@ -320,6 +352,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.formatter_class = argparse.RawDescriptionHelpFormatter
     parser.add_argument("--op", nargs="+", help="ops to check (without it all)")
     parser.add_argument("--arch", nargs="+", type=int, choices=TARGETS, default=list(TARGETS))
+    parser.add_argument("--once", action="store_true", help="of each kernel only the first launch")
     parser.add_argument("--json", type=Path, help="file for the table as JSON")
     parser.add_argument("--update-baseline", action="store_true", help="write spills.json from this run")
     parser.add_argument(
@@ -328,6 +361,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     given = parser.parse_args(arguments)
     if os.environ.get("TRITON_INTERPRET", "0") not in ("", "0"):
         parser.error("TRITON_INTERPRET is set: a process that interprets cannot compile. Next: unset it")
+    if given.once and given.update_baseline:
+        parser.error("--once leaves launches out, --update-baseline writes the spills of all. Next: drop one")
     known = ops_of(given.package)
     ops = given.op or known
     if unknown := sorted(set(ops) - set(known)):
@@ -336,7 +371,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     for arch in sorted(set(given.arch) - set(archs)):
         print(f"sm_{arch}: left out, the assembler of this Triton does not know it")
     file = Path(str(importlib.import_module(given.package).__file__)).parent / "spills.json"
-    built, failures = check(ops, archs, given.package, file, given.update_baseline)
+    built, failures = check(ops, archs, given.package, given.once, file, given.update_baseline)
     if given.json:
         given.json.write_text(json.dumps([one._asdict() for one in built], indent=1), "utf-8")
     print(table(built))

@@ -1,7 +1,6 @@
 """The espeak-ng engine: real speech, refused voices, phonemes; and the fixed lists of voices."""
 
 import shutil
-import subprocess
 import sys
 from pathlib import Path
 
@@ -11,6 +10,7 @@ import pytest
 from tasks.data.espeak import Synthesiser, trim_silence, variants
 from tasks.data.voices import PRETRAINING_VARIANTS, TRAINING_VOICES, UNSEEN_VOICES
 from tasks.errors import DataError
+from tests.children import run
 
 SAMPLE_RATE_HZ = 16_000
 
@@ -103,13 +103,7 @@ def test_a_long_path_of_the_data_does_not_end_the_process(tmp_path: Path) -> Non
         "from tasks.data.espeak import Synthesiser\n"
         "with Synthesiser() as s: print(len(s.speak('불', 'ko+f1')))\n"
     )
-    answer = subprocess.run(
-        [sys.executable, "-c", code],
-        capture_output=True,
-        text=True,
-        timeout=120,
-        cwd=Path(__file__).parents[2],
-    )
+    answer = run([sys.executable, "-c", code], text=True, cwd=Path(__file__).parents[2])
     assert answer.returncode == 0, answer.stderr
     assert int(answer.stdout) > 1_000
 

@@ -3,13 +3,15 @@
 import json
 import math
 import os
-import subprocess
 import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from tests.children import run
+
+pytestmark = pytest.mark.slow
 ROOT = Path(__file__).parents[2]
 # Weights, gradients and AdamW's two moments are 4 x 317 million x 4 bytes = 4.7 GiB; the rest is one utterance.
 TRAINING_GIB = 6.5
@@ -18,7 +20,7 @@ TRANSCRIBING_GIB = 2.3  # weights are 1.2 GiB
 
 def child(what: str, folder: Path) -> dict[str, Any]:
     command = [sys.executable, "-m", "tests.asr.full_size", what, str(folder)]
-    done = subprocess.run(command, cwd=ROOT, env=os.environ, capture_output=True, text=True, timeout=600)
+    done = run(command, cwd=ROOT, env=os.environ, text=True)
     assert done.returncode == 0, done.stderr
     found: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
     return found

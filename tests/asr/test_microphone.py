@@ -22,6 +22,7 @@ import numpy as np
 import pytest
 
 from tasks.errors import DataError
+from tests.children import communicate, run
 
 ROOT = Path(__file__).parents[2]
 NEEDED = importlib.util.find_spec("sounddevice") and ctypes.util.find_library("portaudio")
@@ -65,11 +66,10 @@ def test_the_default_microphone_is_heard_block_by_block(tmp_path: Path) -> None:
     sound = tmp_path / "sound.raw"
     counted = np.arange(-32_000, 32_000).astype("<i2")  # every sample says where it stands
     np.concatenate([np.full(1_600, 32_767, "<i2"), counted]).tofile(sound)
-    subprocess.run(
+    run(
         [sys.executable, "-c", HEAR, str(tmp_path / "heard.npz")],
         env=environment(tmp_path, DEVICES.format(sound=sound)),
         check=True,
-        timeout=120,
     )
     with np.load(tmp_path / "heard.npz") as heard:
         first, *blocks = (heard[f"arr_{number}"] for number in range(10))
@@ -130,7 +130,7 @@ def test_ctrl_c_switches_the_microphone_off_and_makes_the_text_final(
             lines.append(json.loads(line))
             if len(lines) == 5:
                 process.send_signal(signal.SIGINT)
-        error = process.communicate(timeout=60)[1]
+        error = communicate(process)[1]
     assert process.returncode == 0 and "Traceback" not in error, error
     *partials, ended = lines
     assert len(partials) >= 5 and partials[-1]["final"]
@@ -141,13 +141,11 @@ def test_ctrl_c_switches_the_microphone_off_and_makes_the_text_final(
 
 
 def test_a_machine_without_a_microphone_says_so(checkpoint: Path, tmp_path: Path) -> None:
-    done = subprocess.run(
+    done = run(
         [sys.executable, "-m", "flows.cli", "asr", "stream", "--microphone", "--model", str(checkpoint)],
         cwd=ROOT,
         env=environment(tmp_path, "pcm.!default { type hw  card 7 }"),
-        capture_output=True,
         text=True,
-        timeout=120,
     )
     assert done.returncode == DataError.exit_code and "Traceback" not in done.stderr
     assert "no microphone" in done.stderr and "stream a file" in done.stderr

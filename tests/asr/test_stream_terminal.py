@@ -214,7 +214,7 @@ def start(terminal: Terminal, *arguments: object) -> tuple["subprocess.Popen[byt
     return process, ours
 
 
-def read(ours: int, until: str | None = None, limit_s: float = 90.0) -> str:
+def read(ours: int, until: str | None = None, limit_s: float = 600.0) -> str:
     """What the terminal is sent, up to the first `until`, or all."""
     data, deadline = b"", time.monotonic() + limit_s
     while time.monotonic() < deadline:
@@ -257,12 +257,11 @@ def test_ctrl_c_ends_the_stream_with_the_text_so_far(talker: Path, tmp_path: Pat
     process, ours = start(terminal, "--realtime", "--model", talker, recording)
     sent = read(ours, until="\x1b[0m")
     assert "\x1b[2m" in sent, "no partial came"
-    before = time.monotonic()
     os.write(ours, b"\x03")
     sent += read(ours)
     error = process.communicate()[1].decode()
-    assert time.monotonic() - before < 60, "the rest of the recording was waited for"
     assert process.returncode == 0 and "Traceback" not in error
-    assert re.search(r"; \d+\.\d s at ", error), error
+    heard = re.search(r"; (\d+\.\d) s at ", error)
+    assert heard and float(heard[1]) < 199, f"the rest of the recording was waited for: {error}"
     terminal.feed(sent.replace("^C", ""))
     assert sent.endswith("\r\n") and terminal.seen

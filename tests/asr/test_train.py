@@ -4,10 +4,7 @@ import json
 import logging
 import os
 import shutil
-import signal
-import subprocess
 import sys
-import time
 from pathlib import Path
 
 import numpy as np
@@ -22,6 +19,8 @@ from tasks.asr.train import train
 from tasks.errors import ArtifactError, DataError
 from tasks.settings import TrainAsr
 from tasks.tracking import read_history
+from tests.children import run as run_child
+from tests.killed import run_until
 from tests.tiny_asr import tiny_settings
 
 ROOT = Path(__file__).parents[2]
@@ -100,20 +99,13 @@ def test_killed_by_sigkill_it_ends_in_the_same_bytes(
     for name in ("out", "training", "work"):
         command += [f"--{name}-dir", str(tmp_path / name)]
     command += ["--prepared", str(prepared)]
-    first = subprocess.Popen(command, cwd=ROOT, env=os.environ, stderr=subprocess.PIPE)
-    deadline = time.monotonic() + 120
-    # The second checkpoint is whole on the disk: the run is in the middle of its steps.
-    while not list((tmp_path / "work" / "checkpoints").glob("step-00000008.json")):
-        assert first.poll() is None, first.stderr and first.stderr.read().decode()
-        assert time.monotonic() < deadline
-        time.sleep(0.005)
-    first.send_signal(signal.SIGKILL)
-    first.communicate()
+    # Two checkpoints are whole on the disk, the third has no note yet: the run is in the middle of its steps.
+    run_until("step-00000012.json", command, tmp_path, os.environ)
     assert not (tmp_path / "out").exists()
-    second = subprocess.run(command, cwd=ROOT, env=os.environ, capture_output=True, text=True, timeout=120)
+    second = run_child(command, cwd=ROOT, env=os.environ, text=True)
     assert second.returncode == 0, second.stderr
     result = json.loads((tmp_path / "training" / "result.json").read_text(encoding="utf-8"))
-    assert result["resumed_from_step"] >= 8
+    assert result["resumed_from_step"] == 8
     for name in ("model.safetensors", "config.json", "vocab.json"):
         assert sha256_file(tmp_path / "out" / name) == sha256_file(folder / "checkpoint" / name)
     steps = [

@@ -15,18 +15,17 @@ from flows import asr_commands
 from flows.cli import app
 from tasks.asr.recordings.clipping import MOST
 from tasks.errors import DataError
+from tests.children import run
 
 ROOT = Path(__file__).parents[2]
 
 
 def malgil(*arguments: object, standard_input: bytes = b"") -> "subprocess.CompletedProcess[bytes]":
-    return subprocess.run(
+    return run(
         [sys.executable, "-m", "flows.cli", "asr", "transcribe", *map(str, arguments)],
         cwd=ROOT,
         env={**os.environ, "PYTHONPATH": str(ROOT)},
         input=standard_input,
-        capture_output=True,
-        timeout=120,
     )
 
 

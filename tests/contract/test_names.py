@@ -19,7 +19,7 @@ def test_transformers_does_not_mistake_our_kernels_for_hugging_faces() -> None:
         "import transformers.integrations.hub_kernels, transformers.utils as u;"
         "from transformers.utils.import_utils import is_kernels_available as f; assert not f()"
     )
-    subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=True, timeout=600)
+    subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=True)
     assert not (ROOT / "kernels/__init__.py").exists()
 
 

@@ -3,7 +3,6 @@
 import io
 import json
 import os
-import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -19,6 +18,7 @@ from tasks.data.manifest import read_manifest
 from tasks.errors import ArtifactError, DataError
 from tasks.settings import Corpus
 from tests import corpora
+from tests.children import run
 from tests.hub_server import Hub, Repo, start
 
 NEEDED = {"train", "validation", "test_sentences", "test_voices"}
@@ -340,9 +340,7 @@ def ingest(hub: Hub, tmp_path: Path, *names: str) -> str:
     here = {"HF_ENDPOINT": address, "HF_TOKEN": "hf_reader", "HF_HOME": str(tmp_path / "hf")}
     command = [sys.executable, "-c", INGEST, str(tmp_path), *names]
     try:
-        done = subprocess.run(
-            command, env=os.environ | here, check=False, capture_output=True, text=True, timeout=120
-        )
+        done = run(command, env=os.environ | here, text=True)
     finally:
         server.should_exit = True
     assert done.returncode == 0, done.stderr

@@ -1,6 +1,7 @@
 """A DVC stage as a step: fresh, made, restored, failed, side by side, and after a killed DVC."""
 
 import json
+import logging
 import os
 import subprocess
 import sys
@@ -14,21 +15,28 @@ from flows import steps
 from flows.environment import set_environment
 
 WORK = """
-import pathlib, sys, time
+import os, pathlib, sys, time
 name, seconds = sys.argv[1], float(sys.argv[2])
-began = time.time()
+pathlib.Path("started-" + name).touch()
+awaited = os.environ.get("AWAITED_BY_" + name)  # a file before which it does not end
+for _ in range(30_000):
+    if not awaited or pathlib.Path(awaited).exists():
+        break
+    time.sleep(0.02)
+else:
+    raise SystemExit(awaited + " was awaited in vain")
 time.sleep(seconds)
 print("12:00:00 malgil.progress", name, "has worked", file=sys.stderr)
 text = pathlib.Path("src").read_text()
 if text == "broken":
     print("tasks.x.y: DataError: src = 'broken': must be whole. Next: write it again", file=sys.stderr)
     raise SystemExit(4)
-pathlib.Path("build", name).write_text(f"{text} {began} {time.time()}")
+pathlib.Path("build", name).write_text(f"{text} {time.time()}")
 """
 GRAPH = """
 stages:
   one: {cmd: python work.py one 1, deps: [src, work.py], outs: [build/one]}
-  two: {cmd: python work.py two 1, deps: [src, work.py], outs: [build/two]}
+  two: {cmd: python work.py two 0, deps: [src, work.py], outs: [build/two]}
   three: {cmd: python work.py three 0, deps: [src, work.py, build/two], outs: [build/three]}
 """
 
@@ -55,8 +63,10 @@ def test_made_then_fresh_then_made_again_then_restored(project: Path) -> None:
     made = steps.make("one")
     assert not made.cached and made.seconds >= 1 and 10 < made.peak_rss_mb < 2000
     assert "one has worked" in Path("build/logs/one.log").read_text()
+    Path("started-one").unlink()
     fresh = steps.make("one")
-    assert fresh.cached and fresh.fresh and fresh.seconds < made.seconds
+    assert fresh.cached and fresh.fresh and fresh.peak_rss_mb == 0, "a look at it needs no process of its own"
+    assert not Path("started-one").exists()
     Path("src").write_text("v2")
     assert not steps.make("one").cached
     Path("src").write_text("v1")
@@ -80,13 +90,11 @@ def test_one_look_finds_what_is_fresh_with_all_that_it_was_made_from(project: Pa
 
 
 def test_two_stages_run_at_the_same_time(project: Path) -> None:
+    # neither ends before the other has started: one after the other they would wait for ever
+    waits = {"AWAITED_BY_one": "started-two", "AWAITED_BY_two": "started-one"}
     with ThreadPoolExecutor() as pool:
-        runs = list(pool.map(steps.make, ("one", "two")))
+        runs = list(pool.map(lambda stage: steps.make(stage, waits), ("one", "two"), timeout=600))
     assert not any(run.cached for run in runs)
-    (_, began_1, ended_1), (_, began_2, ended_2) = (
-        Path(f"build/{n}").read_text().split() for n in ("one", "two")
-    )
-    assert float(began_1) < float(ended_2) and float(began_2) < float(ended_1), "they ran one after the other"
     assert steps.is_fresh("one") and steps.is_fresh("two"), "dvc.lock lost one of them"
 
 
@@ -121,15 +129,23 @@ def test_a_lock_table_left_by_a_killed_dvc_is_cleared(project: Path, left: str) 
         stranger.wait()
 
 
-def test_a_lock_of_a_living_dvc_is_waited_for(project: Path) -> None:
+def test_a_lock_of_a_living_dvc_is_waited_for(project: Path, caplog: pytest.LogCaptureFixture) -> None:
     command = [sys.executable, "-m", "dvc", "repro", "-s", "one"]
-    other = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-    while not steps.RWLOCK.is_file() or "build/one" not in steps.RWLOCK.read_text():
+    environment = {**os.environ, "AWAITED_BY_one": "go"}
+    other = subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    while not Path("started-one").exists():
         time.sleep(0.05)
         assert other.poll() is None
     steps.clear_stale_locks()
-    assert steps.make("one").cached, "the other one has made it meanwhile"
-    assert other.wait(30) == 0
+    assert "build/one" in steps.RWLOCK.read_text()
+    with caplog.at_level(logging.INFO, "malgil"), ThreadPoolExecutor() as pool:
+        made = pool.submit(steps.make, "one")
+        while "locked by another DVC process" not in caplog.text:
+            time.sleep(0.05)
+            assert not made.done(), made.result()
+        Path("go").touch()
+        assert made.result(600).cached, "the other one has made it meanwhile"
+    assert other.wait(600) == 0
 
 
 @pytest.mark.parametrize(("lines", "expected"), [(1, max(1, len(os.sched_getaffinity(0)))), (1000, 1)])

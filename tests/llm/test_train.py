@@ -2,10 +2,8 @@
 
 import os
 import shutil
-import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +20,7 @@ from tasks.llm.train import train
 from tasks.llm.training import learning_rate
 from tasks.settings import TrainLlm
 from tasks.tracking import read_history
+from tests.killed import run_until
 
 ROOT = Path(__file__).parents[2]
 PARAMS: dict[str, Any] = {
@@ -86,18 +85,10 @@ def test_a_killed_run_ends_with_the_same_weights(
         f"train(TrainLlm(**{PARAMS!r}), base=Path({str(base)!r}), prepared=Path({str(prepared)!r}), **places)\n",
         encoding="utf-8",
     )
-    child = subprocess.Popen(
-        [sys.executable, str(script)], cwd=ROOT, env={**os.environ, "PYTHONPATH": str(ROOT)}
-    )
-    deadline = time.monotonic() + 120
-    while not list((tmp_path / "work/checkpoints").glob("step-*.json")):
-        assert child.poll() is None, "the child ended before its first checkpoint"
-        assert time.monotonic() < deadline
-        time.sleep(0.005)
-    child.send_signal(signal.SIGKILL)
-    child.wait()
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    run_until("step-00000010.json", [sys.executable, str(script)], tmp_path, environment)
     assert not (tmp_path / "adapter").exists()
-    saved = max(read_json(note)["step"] for note in (tmp_path / "work/checkpoints").glob("step-*.json"))
+    (saved,) = (read_json(note)["step"] for note in (tmp_path / "work/checkpoints").glob("step-*.json"))
     assert 0 < saved < read_json(trained / "training/result.json")["steps"]
     run(base, prepared, tmp_path)
     once = load_file(trained / "adapter/adapter_model.safetensors")

@@ -12,6 +12,8 @@ from typing import Any
 
 import pytest
 
+from tests.children import communicate
+
 
 @dataclass
 class Ended:
@@ -40,15 +42,17 @@ class Project:
         """Runs `malgil <arguments>` to its end."""
         before, began = cpu_s(), time.monotonic()
         child = self.start(*arguments)
-        out, err = child.communicate(timeout=1200)
+        out, err = communicate(child, cpu_s=3000)
         return Ended(child.returncode, out, err, time.monotonic() - began, cpu_s() - before)
 
-    def start(self, *arguments: str, stderr: Any = subprocess.PIPE) -> "subprocess.Popen[str]":
-        """Starts `malgil <arguments>`."""
+    def start(
+        self, *arguments: str, stderr: Any = subprocess.PIPE, environment: dict[str, str] | None = None
+    ) -> "subprocess.Popen[str]":
+        """Starts `malgil <arguments>`, in an environment of its own if it is given one."""
         return subprocess.Popen(
             [sys.executable, "-m", "flows.cli", *arguments],
             cwd=self.path,
-            env=self.environment,
+            env=environment or self.environment,
             stdout=subprocess.PIPE,
             stderr=stderr,
             text=True,

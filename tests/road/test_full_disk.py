@@ -8,6 +8,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.children import run
+
 pytestmark = pytest.mark.slow
 SMALL_MB = 24
 
@@ -35,7 +37,7 @@ def mount(where: Path, options: str) -> bool:
 def malgil(folder: Path, environment: dict[str, str], *arguments: str) -> "subprocess.CompletedProcess[str]":
     command = [sys.executable, "-m", "flows.cli", *arguments]
     environment = {**environment, "PYTHONPATH": str(folder)}
-    return subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, timeout=600)
+    return run(command, cwd=folder, env=environment, text=True)
 
 
 def test_a_full_disk_is_named_and_leaves_no_half_written_corpus(

@@ -4,6 +4,7 @@ Everything is real: Prefect, DVC, MLflow, training, quantisation, publishing. Th
 each leaves it as a finished quick run.
 """
 
+import contextlib
 import json
 import signal
 import sqlite3
@@ -14,6 +15,8 @@ from typing import Any
 import psutil
 import pytest
 from jsonschema import Draft202012Validator
+
+from tests.killed import STOP, at_rename
 
 pytestmark = pytest.mark.slow
 ROOT = Path(__file__).parents[2]
@@ -112,15 +115,18 @@ def test_a_run_killed_in_training_goes_on_from_its_checkpoint(project: Any, firs
     command = ("run", "--quick", "--line", "asr", "-S", "train_asr.seed=2")
     err = project.path / "killed.log"
     with err.open("w") as stream:
-        killed = project.start(*command, stderr=stream)
-        wait_for_checkpoint(project, killed.pid, err)
+        # it must not end before it is killed, however long the next lines take
+        stops = at_rename("step-00000012.json", STOP, project.path.parent, project.environment)
+        killed = project.start(*command, stderr=stream, environment=stops)
+        wait_for_training(killed, err)
         second = project.malgil("run", "--quick")
         assert second.code == 3, second.err
-        assert f"pid {killed.pid}" in second.err and second.wall_s < 60
+        assert f"pid {killed.pid}" in second.err
+        assert killed.poll() is None, "the second run was to be told at once, not to wait for the first"
         family = psutil.Process(killed.pid).children(recursive=True)
         killed.send_signal(signal.SIGKILL)
         killed.communicate()
-    _, alive = psutil.wait_procs(family, timeout=30)
+    _, alive = psutil.wait_procs(family, timeout=600)
     assert alive == [], f"left behind: {alive}"
     ended = project.malgil(*command)
     assert ended.code == 0, ended.err
@@ -156,17 +162,15 @@ def test_a_failing_stage_releases_nothing_and_leaves_what_was_there(project: Any
     assert all(stage["cached"] for stage in project.summary()["stages"].values())
 
 
-def wait_for_checkpoint(project: Any, pid: int, err: Path) -> None:
-    """Waits until training has saved a checkpoint to resume from."""
-    work = project.path / "build/work/train_asr"
-    deadline = time.monotonic() + 600
-    while not any(work.rglob("step-*.pt")):
-        assert psutil.pid_exists(pid) and psutil.Process(pid).status() != psutil.STATUS_ZOMBIE, (
-            err.read_text()
-        )
-        assert time.monotonic() < deadline, err.read_text()
+def wait_for_training(malgil: Any, err: Path) -> None:
+    """Waits until the training has stopped itself in the middle, with a checkpoint to resume from."""
+    while True:
+        assert malgil.poll() is None, err.read_text()
+        for one in psutil.Process(malgil.pid).children(recursive=True):
+            with contextlib.suppress(psutil.NoSuchProcess):  # it has ended meanwhile
+                if one.status() == psutil.STATUS_STOPPED:
+                    return
         time.sleep(0.1)
-    time.sleep(0.5)
 
 
 def registered(project: Any) -> list[tuple[object, ...]]:
