@@ -172,8 +172,9 @@ def measure(arguments: argparse.Namespace) -> int:
     }
     out = arguments.out or ROOT / RESULTS[arguments.quick]
     chosen: dict[str, str] = {}
-    for threads in dict.fromkeys((min(2, os.cpu_count() or 1), 1)):
-        rounds = arguments.rounds if threads > 1 or (os.cpu_count() or 1) == 1 else 1
+    most = 1 if arguments.quick else min(2, os.cpu_count() or 1)
+    for threads in dict.fromkeys((most, 1)):
+        rounds = arguments.rounds if threads == most else 1
         rows = [_row(place, system, threads, rounds, chosen) for system in _due(found["rows"])]
         found["rows"] += rows
         found["ratios"] = ratios(found["rows"])
