@@ -49,6 +49,7 @@ def main() -> int:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--geometry", choices=("mini", "xlsr-large"), default="mini")
+    parser.add_argument("--prepare", action="store_true", help="the real size only, without measuring it")
     parser.add_argument("--rounds", type=int, default=3, help="of the real size, with all threads")
     parser.add_argument("--part", choices=sorted(PARTS), action="append", help="of the small model")
     parser.add_argument("--quick", action="store_true")

@@ -1,6 +1,7 @@
 """The recogniser at the size of XLSR-large against its peers: the figures of docs/reference/benchmarks.md.
 
     python benchmarks/asr.py --geometry xlsr-large              # benchmarks/results/asr_xlsr_large.json
+    python benchmarks/asr.py --geometry xlsr-large --prepare    # makes models and files, measures nothing
     python benchmarks/asr.py --geometry xlsr-large --quick      # a tiny model: that it runs, not how fast
     pip install -r benchmarks/requirements.txt                  # CTranslate2; without it its rows are missing
 
@@ -31,8 +32,9 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 
 import numpy as np
 import soundfile
+from asr_arithmetic import arithmetic
 from asr_from_scratch import commit, cpu_name
-from asr_systems import cpu_seconds, reference
+from asr_systems import reference
 from transformers import Wav2Vec2Config
 
 from tasks.artifacts import new_folder, read_json, write_json
@@ -56,8 +58,9 @@ SENTENCES = (
     ("에어컨 온도를 이십육 도로 올려 줄래", "ko+f2"),
     ("조용한 음악 틀고 커튼은 닫아 줘", "ko+m3"),
 )
-# in which GEMM of CTranslate2; of itself it takes MKL on Intel's processors and oneDNN on all others
-GEMMS = {"oneDNN": "0", "MKL": "1"}
+# Which GEMM CTranslate2 takes: of itself MKL's on Intel's processors and oneDNN's on all others. The one that
+# is likely to be the faster comes first.
+GEMMS = {"float32": {"MKL": "1", "oneDNN": "0"}, "int8": {"oneDNN": "0", "MKL": "1"}}
 
 
 class Geometry(NamedTuple):
@@ -143,7 +146,7 @@ def systems() -> list[System]:
                 {"system": "ctranslate2", "compute_type": compute_type},
                 {"CT2_USE_MKL": use_mkl},
             )
-            for gemm, use_mkl in GEMMS.items()
+            for gemm, use_mkl in GEMMS[compute_type].items()
         ]
     return found
 
@@ -154,6 +157,8 @@ def measure(arguments: argparse.Namespace) -> int:
     geometry = QUICK if arguments.quick else XLSR_LARGE
     place = prepare(geometry, ROOT / "build/benchmarks" / ("tiny" if arguments.quick else "xlsr-large"))
     print(f"prepared after {time.perf_counter() - began:.0f} s", flush=True)
+    if arguments.prepare:
+        return 0
     found: dict[str, Any] = {
         "what": "files on disk to greedy text, models loaded; random weights, synthetic speech",
         "synthetic": True,
@@ -167,7 +172,10 @@ def measure(arguments: argparse.Namespace) -> int:
         "audio_s": round(sum(soundfile.info(name).duration for name in place.files), 1),
         "files": len(place.files),
         "load_average_1_min": os.getloadavg()[0],
-        "arithmetic": arithmetic(place),
+        "arithmetic": arithmetic(
+            Wav2Vec2Config.from_pretrained(place.folder / "checkpoint"),
+            [soundfile.info(name).frames for name in place.files],
+        ),
         "rows": [],
     }
     out = arguments.out or ROOT / RESULTS[arguments.quick]
@@ -175,8 +183,8 @@ def measure(arguments: argparse.Namespace) -> int:
     most = 1 if arguments.quick else min(2, os.cpu_count() or 1)
     for threads in dict.fromkeys((most, 1)):
         rounds = arguments.rounds if threads == most else 1
-        rows = [_row(place, system, threads, rounds, chosen) for system in _due(found["rows"])]
-        found["rows"] += rows
+        for system in _due(list(found["rows"])):
+            found["rows"].append(_row(place, system, threads, rounds, chosen, found["rows"]))
         found["ratios"] = ratios(found["rows"])
         write_json(out, found | {"took_s": round(time.perf_counter() - began)})
     print(table(found), flush=True)
@@ -196,9 +204,14 @@ def _due(rows: list[dict[str, Any]]) -> list[System]:
 
 
 def _row(
-    place: Prepared, system: System, threads: int, rounds: int, chosen: dict[str, str]
+    place: Prepared,
+    system: System,
+    threads: int,
+    rounds: int,
+    chosen: dict[str, str],
+    before: list[dict[str, Any]],
 ) -> dict[str, Any]:
-    """What one system took; `chosen` remembers which of its variants was the fastest."""
+    """What one system took, after the rows `before`; `chosen` remembers its fastest variant."""
     row = {"system": system.name, "ours": system.ours, "precision": system.precision, "threads": threads}
     if system.job["system"] == "ctranslate2" and find_spec("ctranslate2") is None:
         missing = "CTranslate2 is not installed: pip install -r benchmarks/requirements.txt"
@@ -207,6 +220,10 @@ def _row(
     job = place.job(system, threads) | {"rounds": rounds, "variants": []}
     if system.name in chosen and job["system"] == "pipeline":
         job["variants"] = [chosen[system.name]]
+    kind = system.name.partition(", ")[0]
+    twins = [r for r in before if r["system"].startswith(f"{kind}, ") and r["threads"] == threads]
+    if job["system"] == "ctranslate2":
+        job["to_beat_s"] = min((r["wall_s"] for r in twins if "wall_s" in r), default=None)
     began = time.perf_counter()
     found = run(job, system.environment)
     chosen[system.name] = found.get("variant", "")
@@ -356,97 +373,3 @@ def _version(package: str) -> str | None:
         return version(package)
     except PackageNotFoundError:
         return None
-
-
-def arithmetic(place: Prepared) -> dict[str, Any]:
-    """What the files cost in products, and how fast one core of this machine multiplies.
-
-    Together the least that anyone takes who multiplies with these libraries, before a norm, an activation or
-    a file is read.
-    """
-    config = Wav2Vec2Config.from_pretrained(place.folder / "checkpoint")
-    parts: dict[str, float] = {}
-    for name in place.files:
-        for part, flop in products(config, soundfile.info(name).frames).items():
-            parts[part] = parts.get(part, 0.0) + flop / 1e9
-    size, wide = config.hidden_size, config.intermediate_size
-    fp32, int8 = _fp32_rate(500, size, wide), _int8_rate(500, size, wide)
-    return {
-        "gflop": parts,
-        "fp32_gflop_per_s_one_core": fp32,
-        "int8_gflop_per_s_one_core": int8,
-        "least_fp32_s_of_processors": sum(parts.values()) / fp32,
-        # attention, feature encoder and positional convolution stay fp32, here as there
-        "least_int8_s_of_processors": parts["matrices"] / int8
-        + (sum(parts.values()) - parts["matrices"]) / fp32,
-    }
-
-
-def products(config: Any, samples: int) -> dict[str, float]:
-    """Multiplications and additions of one recording's products, by part of the model."""
-    steps, channels, front = samples, 1, 0.0
-    for width, kernel, stride in zip(config.conv_dim, config.conv_kernel, config.conv_stride, strict=True):
-        steps = (steps - kernel) // stride + 1
-        front += 2.0 * steps * kernel * channels * width
-        channels = width
-    hidden, layers, kernel = config.hidden_size, config.num_hidden_layers, config.num_conv_pos_embeddings
-    per_group = hidden // config.num_conv_pos_embedding_groups
-    per_layer = 4 * hidden * hidden + 2 * hidden * config.intermediate_size
-    return {
-        "feature encoder": front,
-        "positions": 2.0 * (steps + 1 - kernel % 2) * kernel * per_group * hidden,
-        "attention": 4.0 * layers * steps * steps * hidden,
-        "matrices": 2.0 * steps * (channels * hidden + layers * per_layer + hidden * config.vocab_size),
-    }
-
-
-def _fp32_rate(rows: int, inputs: int, outputs: int) -> float:
-    """GFLOP/s of one core in torch's product of the feed-forward's shape, at its best."""
-    import torch
-
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    states, weight = torch.randn(rows, inputs), torch.randn(outputs, inputs)
-    rate = 2e-9 * rows * inputs * outputs / _least_seconds(lambda: states @ weight.T)
-    torch.set_num_threads(threads)
-    return rate
-
-
-def _int8_rate(rows: int, inputs: int, outputs: int) -> float:
-    """The same of ONNX Runtime, in the int8 form of the export."""
-    import onnx
-    import onnxruntime
-    from onnx import TensorProto, helper, numpy_helper
-
-    from tasks.asr.engines.onnx_int8 import quantise
-
-    rng = np.random.default_rng(0)
-    weight = rng.standard_normal((inputs, outputs)).astype(np.float32)
-    graph = helper.make_graph(
-        [helper.make_node("MatMul", ["x", "weight"], ["y"], name="product")],
-        "product",
-        [helper.make_tensor_value_info("x", TensorProto.FLOAT, ["rows", inputs])],
-        [helper.make_tensor_value_info("y", TensorProto.FLOAT, ["rows", outputs])],
-        [numpy_helper.from_array(weight, "weight")],
-    )
-    with tempfile.TemporaryDirectory() as scratch:
-        exact, shipped = Path(scratch) / "fp32.onnx", Path(scratch) / "int8.onnx"
-        opset = load(ROOT / "params.yaml").export_asr.opset
-        onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", opset)]), exact)
-        quantise(exact, shipped)
-        options = onnxruntime.SessionOptions()
-        options.intra_op_num_threads = 1
-        session = onnxruntime.InferenceSession(str(shipped), options, providers=["CPUExecutionProvider"])
-    states = rng.standard_normal((rows, inputs)).astype(np.float32)
-    return 2e-9 * rows * inputs * outputs / _least_seconds(lambda: session.run(None, {"x": states}))
-
-
-def _least_seconds(compute: Any, times: int = 30) -> float:
-    """Least of the processors' seconds that a call took, after one that warms up."""
-    compute()
-    took = []
-    for _ in range(times):
-        began = cpu_seconds()
-        compute()
-        took.append(cpu_seconds() - began)
-    return min(took)

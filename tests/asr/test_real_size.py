@@ -17,6 +17,7 @@ from tasks.asr.engines.channels_last import multiply_out
 ROOT = Path(__file__).parents[2]
 sys.path.append(str(ROOT / "benchmarks"))
 
+import asr_arithmetic
 import asr_real_size as real_size
 import asr_systems as systems
 
@@ -45,7 +46,7 @@ def test_the_arithmetic_is_what_torch_counts() -> None:
     model.set_attn_implementation("eager")
     with FlopCounterMode(display=False) as counter, torch.inference_mode():
         model(torch.randn(1, 12_345))
-    assert sum(real_size.products(config, 12_345).values()) == pytest.approx(counter.get_total_flops())
+    assert sum(asr_arithmetic.products(config, 12_345).values()) == pytest.approx(counter.get_total_flops())
 
 
 def test_files_have_the_lengths_of_the_geometry(place: Any) -> None:
@@ -91,6 +92,8 @@ def test_a_batch_that_says_something_else_is_timed_and_not_taken() -> None:
     assert found["variant"] == "alone" and found["same_texts"] == 2
     assert len(found["passes"]["alone"]) == 2 and len(found["passes"]["padded"]) == 1
     assert systems.measured(runs, 1, [], ["불 켜", "문 닫아"], exact=False)["variant"] == "padded"
+    beaten = systems.measured(runs, 3, ["alone"], ["불 켜", "문 닫아"], exact=True, to_beat_s=0.01)
+    assert len(beaten["passes"]["alone"]) == 1
 
 
 def row(system: str, precision: str, wall_s: float, ours: bool = False, threads: int = 2) -> dict[str, Any]:
