@@ -24,7 +24,7 @@ def plot(results: dict[str, Any], path: Path) -> None:
         if row["ratios"] and not family["quick"]
     ]
     if not rows:
-        raise SystemExit("no measured row to draw. Next: run benchmarks/kernels.py on a GPU")
+        raise SystemExit("no measured row to draw. Next: run benchmarks/triton_kernels.py on a GPU")
     names = sorted({name for row in rows for name in row["ratios"]})
     figure, axes = pyplot.subplots(figsize=(9, 0.4 * len(rows) * max(len(names), 2) / 2 + 1))
     height = 0.8 / len(names)

@@ -139,3 +139,11 @@ def test_the_form_for_inference_computes_what_the_model_computes(kind: str, norm
             replaced = isinstance(other.base_model.feature_extractor, encoder)
             assert replaced == (norm == "layer" or kind == "data2vec-audio")
             assert torch.allclose(found, plain, atol=TOLERANCE) and plain.std() > 10 * TOLERANCE
+
+
+def test_the_exported_feature_encoder_multiplies_by_no_zeros() -> None:
+    """Kernels of three steps at a stride of two are products of three steps, and not of four."""
+    model = tiny_model("wav2vec2", conv_kernel=(10, 3, 3, 2), conv_stride=(5, 2, 2, 2))
+    layers = model.base_model.feature_extractor.conv_layers
+    ours = WholeStrides(layers).others
+    assert sum(w.numel() for w in ours.parameters()) == sum(w.numel() for w in layers[1:].parameters())

@@ -118,9 +118,9 @@ def test_weights_are_shared_and_not_copied() -> None:
     }
 
 
-def test_packs_hold_every_clip_once_and_not_too_much() -> None:
+def test_packs_hold_every_clip_once_and_not_too_much_and_the_fullest_come_last() -> None:
     audio = [np.zeros(16_000 * seconds, np.float32) for seconds in (3, 30, 1, 4, 2, 9, 1)]
     groups = packs(audio, most_s=10.0)
     assert sorted(index for group in groups for index in group) == list(range(len(audio)))
-    assert groups == [[2, 6, 4, 0], [3], [5], [1]]
+    assert groups == [[3], [2, 6, 4, 0], [5], [1]]
     assert packs([], 10.0) == []

@@ -13,13 +13,15 @@ SOURCES = sorted(p for room in ("flows", "tasks", "kernels", "tests") for p in (
 OURS = [path for path in SOURCES if "tests" not in path.relative_to(ROOT).parts]
 
 
-def test_transformers_does_not_mistake_our_kernels_for_hugging_faces() -> None:
-    """Its probe imports a top-level package `kernels` if it finds one; ours must look absent."""
+@pytest.mark.parametrize("folder", (".", "benchmarks"))
+def test_transformers_does_not_mistake_our_kernels_for_hugging_faces(folder: str) -> None:
+    """Its probe imports a top-level `kernels` if it finds one; ours must look absent, from wherever it runs."""
     code = (
-        "import transformers.integrations.hub_kernels, transformers.utils as u;"
-        "from transformers.utils.import_utils import is_kernels_available as f; assert not f()"
+        "import sys, transformers.integrations.hub_kernels;"
+        "from transformers.utils.import_utils import is_kernels_available as f; assert not f();"
+        "assert getattr(sys.modules.get('kernels'), '__file__', None) is None"
     )
-    subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=True)
+    subprocess.run([sys.executable, "-c", code], cwd=ROOT / folder, check=True)
     assert not (ROOT / "kernels/__init__.py").exists()
 
 

@@ -116,7 +116,7 @@ def test_the_gradient_of_an_output_has_its_layout_and_is_made_once():
 @pytest.mark.slow
 def test_the_command_runs_every_family_on_tiny_shapes_and_writes_what_it_ran_on(tmp_path):
     out = tmp_path / "kernels.json"
-    command = [sys.executable, "benchmarks/kernels.py", "--quick", "--out", str(out)]
+    command = [sys.executable, "benchmarks/triton_kernels.py", "--quick", "--out", str(out)]
     environment = {k: v for k, v in os.environ.items() if k not in ("TRITON_INTERPRET", "MALGIL_KERNELS")}
     done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr[-3000:]

@@ -41,8 +41,8 @@ class WholeStrides(nn.Module):
     """A feature encoder of convolutions without padding, layer norms and activations.
 
     The first layer is a convolution, whose channels are then turned last, and the others are matrix products.
-    Their kernels are filled up with zeros to whole strides, and the input is given just as many samples as
-    the frames then need: no layer leaves a rest, and every length below follows from the one above.
+    The input is given as many samples as the frames would need if every kernel were whole strides: no layer
+    leaves a rest, and every length below follows from the one above.
 
     Args:
         layers: of the model, each with `conv`, `layer_norm` and `activation`; weights of products are copied.
@@ -77,19 +77,21 @@ class WholeStrides(nn.Module):
 
 class _Product(nn.Module):
     """Convolution as matrix products on (frames, channels): one for each stride that the kernel covers, whose
-    results are moved onto each other. To lay the strides side by side first would copy twice as much.
+    results are moved onto each other. To lay the strides side by side first would copy twice as much. Of the
+    last stride a product sees the steps that the kernel still covers: to fill it up with zeros would be a
+    quarter of the arithmetic where three steps are seen at a stride of two.
     """
 
     def __init__(self, layer: Any) -> None:
         super().__init__()
         conv = layer.conv
-        (kernel,), (stride,) = conv.kernel_size, conv.stride
+        (stride,) = conv.stride
         self.width = stride * conv.in_channels
-        filled = F.pad(conv.weight.detach(), (0, -kernel % stride)).transpose(1, 2).flatten(1)
+        weights = conv.weight.detach().transpose(1, 2).flatten(1)
         self.products = nn.ModuleList()
-        for weight in torch.split(filled, self.width, dim=1):
+        for weight in torch.split(weights, self.width, dim=1):
             biased = conv.bias is not None and not len(self.products)
-            product = nn.Linear(self.width, conv.out_channels, biased)
+            product = nn.Linear(weight.shape[1], conv.out_channels, biased)
             with torch.no_grad():
                 product.weight.copy_(weight)
                 if biased:
@@ -103,7 +105,10 @@ class _Product(nn.Module):
         last = len(self.products) - 1
         found = self.products[0](rows)[:, : -last or None]
         for shift, product in enumerate(self.products[1:], 1):
-            found = found + product(rows)[:, shift : shift - last or None]
+            ends = slice(shift, shift - last or None)
+            part = product.in_features < self.width
+            seen = product(rows[:, ends, : product.in_features]) if part else product(rows)[:, ends]
+            found = found + seen
         features: torch.Tensor = self.activation(self.layer_norm(found))
         return features
 

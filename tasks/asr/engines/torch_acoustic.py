@@ -83,7 +83,11 @@ class TorchAcoustic:
 
 
 def packs(audio: Sequence[Audio], most_s: float) -> list[list[int]]:
-    """Indices of clips in groups of at most `most_s` seconds, the shortest first; a longer clip is alone."""
+    """Indices of clips in groups of at most `most_s` seconds, of similar lengths; a longer one is alone.
+
+    The groups with the least audio come first, as `Workers` wants them: one that is left over for the end
+    leaves the other workers without.
+    """
     groups: list[list[int]] = []
     held = 0
     for index in sorted(range(len(audio)), key=lambda index: len(audio[index])):
@@ -93,4 +97,4 @@ def packs(audio: Sequence[Audio], most_s: float) -> list[list[int]]:
         else:
             groups.append([index])
             held = len(audio[index])
-    return groups
+    return sorted(groups, key=lambda group: sum(len(audio[index]) for index in group))

@@ -1,9 +1,9 @@
 """The kernels against their peers, side by side in one run on one GPU.
 
-    python benchmarks/kernels.py                                # on a GPU: benchmarks/results/kernels.json
-    python benchmarks/kernels.py --family norms --family rope   # some; the others' last results stay
-    python benchmarks/kernels.py --quick                        # tiny sizes, a CPU will do: that it runs
-    python benchmarks/kernels.py --plot                         # docs/reference/kernels.svg from the JSON
+    python benchmarks/triton_kernels.py                         # on a GPU: benchmarks/results/kernels.json
+    python benchmarks/triton_kernels.py --family norms --family rope   # some; the others' last results stay
+    python benchmarks/triton_kernels.py --quick                 # tiny sizes, a CPU will do: that it runs
+    python benchmarks/triton_kernels.py --plot                  # docs/reference/kernels.svg from the JSON
 
 Nothing that computes a wrong result is given a speed (`kernel_bench/verify.py`). Peers that are not installed
 are named as missing: `pip install --no-deps liger-kernel bitsandbytes peft`, which can be carried as wheels.
@@ -20,9 +20,6 @@ import sys
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
-# This file is called `kernels`, and transformers imports whatever has that name: its folder must not be on
-# the path (see kernels/README.md).
-sys.path[:] = [p for p in sys.path if Path(p or ".").resolve() != Path(__file__).resolve().parent]
 sys.path[:0] = [str(ROOT), str(ROOT / "kernels")]
 
 import torch
