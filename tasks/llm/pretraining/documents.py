@@ -16,7 +16,7 @@ from pathlib import Path
 
 from tasks.errors import DataError, explain_os_error
 from tasks.llm.chat import SYSTEM, render_tool_call
-from tasks.llm.pretraining.overlap import KeptApart
+from tasks.llm.pretraining.overlap import apart_from_builtin
 from tasks.llm.pretraining.requests import Request, requests
 
 ENGLISH, ANOTHER_WAY = "Say it in English.", "Say it another way."
@@ -51,7 +51,7 @@ def builtin_documents(count: int, seed: int) -> list[Document]:
 
 def _draw(seed: int) -> Iterator[Document]:
     rng = random.Random(seed)
-    apart = KeptApart()
+    apart = apart_from_builtin()
     kinds, weights = tuple(_SHARES), tuple(_SHARES.values())
     seen: set[Document] = set()
     stale = 0

@@ -7,6 +7,7 @@ value of one of its tools or the name of a light. Counting words and units are e
 from __future__ import annotations
 
 from collections.abc import Iterable
+from functools import cache
 from itertools import islice
 
 from tasks.data.grammar import commands
@@ -28,7 +29,7 @@ class KeptApart:
     """The built-in commands' word n-grams and values, and whether a text is free of them.
 
     Args:
-        sentences: the commands as written; those of the grammar if None.
+        sentences: the commands as written.
     """
 
     def __init__(self, sentences: Iterable[str] | None = None) -> None:
@@ -45,6 +46,13 @@ class KeptApart:
     def is_free(self, text: str) -> bool:
         """Whether the text shares nothing with them."""
         return not any(value in text for value in self.values) and self.ngrams.isdisjoint(word_ngrams(text))
+
+
+@cache
+def apart_from_builtin() -> KeptApart:
+    """Apart from the commands of the built-in grammar, as spoken and as written."""
+    drawn = islice(commands(_SEED), COMMANDS)
+    return KeptApart({form for command in drawn for form in (command.text, inverse_normalise(command.text))})
 
 
 def tool_values() -> tuple[str, ...]:
