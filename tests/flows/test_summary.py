@@ -13,6 +13,8 @@ from flows import summary as summaries
 from flows.steps import StageRun
 from flows.table import as_markdown, print_table, sections
 from tasks.params import load
+from tasks.release.bounds import Estimate, Trials
+from tasks.release.floors import at_most, stated
 
 ROOT = Path(__file__).parents[2]
 SCHEMA = json.loads((ROOT / "docs/reference/summary.schema.json").read_text("utf-8"))
@@ -41,6 +43,10 @@ LLM = {
 RESULT = {
     "verdict": "promote",
     "reasons": ["every floor is met", "no version serves yet"],
+    "floors": [
+        at_most("CER", Estimate(Trials(0.03, 900.0), None, 300, 6, 0.95), 0.04, "max_cer").as_dict(),
+        stated("road", "not measured, so not judged").as_dict(),
+    ],
     "version": 3,
     "alias": "staging",
     "published": "store/published/malgil-asr/3",
@@ -128,10 +134,15 @@ def test_every_key_of_a_summary_is_documented(build: Path) -> None:
         (("asr", "checkpoint", "cer_unseen_voices"), "6%"),
         (("llm", "exact_match", "Q8_0"), 97),
         (("release", "asr", "verdict"), "maybe"),
+        (("release", "asr", "floors", 0, "outcome"), "nearly"),
+        (
+            ("release", "asr", "floors", 0),
+            {"name": "CER", "outcome": "kept", "says": "", "setting": "max_cer"},
+        ),
         (("stages", "corpus", "cached"), None),
     ],
 )
-def test_the_schema_refuses(build: Path, path: tuple[str, ...], value: Any) -> None:
+def test_the_schema_refuses(build: Path, path: tuple[Any, ...], value: Any) -> None:
     made = copy.deepcopy(summarise(build))
     inner = made
     for key in path[:-1]:

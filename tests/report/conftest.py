@@ -15,6 +15,8 @@ from tasks.data import prepare_asr, prepare_llm
 from tasks.data.text import inverse_normalise
 from tasks.data.validate import validate
 from tasks.params import load
+from tasks.release.bounds import Estimate, Trials
+from tasks.release.floors import at_most, stated
 from tasks.tracking import JsonlTracker
 from tests import corpora
 
@@ -41,6 +43,10 @@ RELEASE = {
     "asr": {
         "verdict": "promote",
         "reasons": ["every floor is met", "no version serves yet"],
+        "floors": [
+            at_most("CER", Estimate(Trials(0.03, 900.0), None, 300, 6, 0.95), 0.04, "max_cer").as_dict(),
+            stated("road", "not measured, so not judged").as_dict(),
+        ],
         "version": 1,
         "alias": "staging",
         "published": "store/published/malgil-asr/v1",

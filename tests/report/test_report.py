@@ -17,6 +17,7 @@ from tasks.asr.quality.rates import jamo_confusions, rates
 from tasks.asr.quality.slices import slices
 from tasks.errors import ArtifactError
 from tasks.params import load
+from tasks.release.bounds import Trials
 from tasks.report import write_report
 from tests.report.browser import measure
 
@@ -268,6 +269,13 @@ def test_it_says_synthetic_and_verdicts(page: Page) -> None:
         assert "synthetic" in page.sections[section], section
     assert "promote" in page.sections["release"] and "reject" in page.sections["release"]
     assert "store/published/malgil-asr/v1" in page.sections["release"]
+
+
+def test_floors_are_shown_with_n_interval_limit_and_outcome(page: Page) -> None:
+    shown = " ".join(page.sections["release"].split())
+    low, high = (Trials(0.03, 900.0).lower(0.95), Trials(0.03, 900.0).upper(0.95))
+    assert f"3.00% 300 6 {low:.2%} to {high:.2%} ≤ 4.00% decide.max_cer" in shown
+    assert "Recogniser: floors" in shown and "Language model: floors" not in shown
 
 
 def test_charts_have_words_for_those_who_do_not_see_them(page: Page) -> None:
