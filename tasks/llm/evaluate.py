@@ -65,10 +65,9 @@ def read_measured(folder: Path, asked: Examples) -> list[Measured]:
     found = []
     for system, rows in samples.groupby("system", sort=False):
         name = str(system)
-        figures = (metrics[key][name] for key in ("exact_match", "bytes", "tokens_per_s"))
-        found.append(
-            Measured(name, *figures, [{str(k): v for k, v in row.items()} for row in rows.to_dict("records")])
-        )
+        exact, size, speed = (metrics[key][name] for key in ("exact_match", "bytes", "tokens_per_s"))
+        answers = [{str(key): value for key, value in row.items()} for row in rows.to_dict("records")]
+        found.append(Measured(name, exact, size, speed, answers))
         same = same and rows["prompt"].tolist() == asked.prompts
     if not same:
         raise ArtifactError(
