@@ -6,7 +6,7 @@
 Every form is made from one fp32 graph. Its logits on test utterances are compared with torch's, and with
 those of the same file whose integer products are computed in int32: where the two differ, the engine's
 products are not exact on this CPU. The forms take turns, so that what else the machine does hits all alike.
-The built-in speech is synthetic; the encoder of the size of XLSR-large has random weights and two layers.
+The built-in speech is synthetic; the encoder of the size of XLSR-large has random weights and one layer.
 """
 
 import argparse
@@ -52,7 +52,7 @@ Clips = list[np.ndarray[Any, Any]]
 Form = Callable[[Path, Path, list[str], Clips], None]
 LARGE = {
     "hidden_size": 1024,
-    "num_hidden_layers": 2,
+    "num_hidden_layers": 1,
     "num_attention_heads": 16,
     "intermediate_size": 4096,
     "feat_extract_norm": "layer",
@@ -82,32 +82,37 @@ def main() -> int:
             "encoder": trained.about.get("encoder"),
             "steps": _steps(arguments.checkpoint),
         },
-        "XLSR-large, two layers": {"random_weights": True, **LARGE},
+        "XLSR-large, one layer": {"random_weights": True, **LARGE},
     }
-    found = {}
-    for name, checkpoint, own in (
-        ("built-in", trained, clips),
-        ("XLSR-large, two layers", large(), [np.concatenate(clips[:3])[:96_000]]),
-    ):
-        rows = measure(checkpoint, own, arguments.rounds, FORMS if name == "built-in" else LIKELY)
-        print(f"{name}\n{table(rows)}", flush=True)
-        seconds = round(sum(map(len, own)) / 16_000, 1)
-        found[name] = {"about": about[name], "clips": len(own), "audio_s": seconds, "forms": rows}
     circumstances = {
         "synthetic": True,
         "rounds": arguments.rounds,
         "commit": commit(),
         "machine": {"cpu": cpu_name(), "instruction_sets": describe_cpu(), "cores": os.cpu_count()},
-        "load_average_1_min": os.getloadavg()[0],
         "versions": {"python": platform.python_version()}
         | {package: version(package) for package in ("torch", "onnx", "onnxruntime", "numpy")},
     }
-    write_json(arguments.out, circumstances | {"models": found})
+    found = {}
+    for name, checkpoint, own in (
+        ("built-in", trained, clips),
+        ("XLSR-large, one layer", large(), [np.concatenate(clips[:3])[:96_000]]),
+    ):
+        builtin = name == "built-in"
+        rows = measure(checkpoint, own, arguments.rounds, FORMS if builtin else LIKELY, exactness=builtin)
+        print(f"{name}\n{table(rows)}", flush=True)
+        found[name] = {
+            "about": about[name],
+            "clips": len(own),
+            "audio_s": round(sum(map(len, own)) / 16_000, 1),
+            "load_average_1_min": os.getloadavg()[0],
+            "forms": rows,
+        }
+        write_json(arguments.out, circumstances | {"models": found})
     return 0
 
 
 def large() -> Checkpoint:
-    """Two layers of the size of XLSR-large, with random weights."""
+    """One layer of the size of XLSR-large, with random weights."""
     torch.manual_seed(0)
     model = Wav2Vec2ForCTC(Wav2Vec2Config(vocab_size=80, **LARGE)).eval()
     torch.nn.init.normal_(model.lm_head.weight, std=0.1)
@@ -115,7 +120,7 @@ def large() -> Checkpoint:
 
 
 def measure(
-    checkpoint: Checkpoint, clips: Clips, rounds: int, forms: dict[str, Form]
+    checkpoint: Checkpoint, clips: Clips, rounds: int, forms: dict[str, Form], *, exactness: bool
 ) -> dict[str, dict[str, Any]]:
     """Form to its figures; times are medians over `rounds` for all clips, and ratios are to `s8`."""
     with tempfile.TemporaryDirectory() as scratch:
@@ -133,7 +138,7 @@ def measure(
         rows: dict[str, dict[str, Any]] = {}
         for name, path in files.items():
             rows[name] = {"bytes": path.stat().st_size, **errors(logits(path, clips), expected)}
-            if name in ("s8", "s7", "u8"):
+            if exactness and name in LIKELY:
                 integers = folder / "integers.onnx"
                 onnx.save(in_int32(onnx.load(str(path))), str(integers))
                 exact = logits(integers, clips)
@@ -279,7 +284,7 @@ FORMS: dict[str, Form] = {
     "u8, per tensor": partial(_dynamic, kind=QuantType.QUInt8, per_channel=False),
     "static u8": _static,
 }
-LIKELY = {name: FORMS[name] for name in ("s8", "s7", "u8", "u8, symmetric")}
+LIKELY = {name: FORMS[name] for name in ("s8", "s7", "u8")}
 
 
 def table(rows: dict[str, dict[str, Any]]) -> str:

@@ -107,9 +107,12 @@ def test_doctor_says_what_is_missing_and_how_to_mend_it(project: Path) -> None:
 def test_doctor_speaks_json(project: Path) -> None:
     import json
 
+    from tasks.cpu import describe_cpu
+
     ended = malgil("doctor", "--json", folder=project)
     findings = {finding["check"]: finding for finding in json.loads(ended.stdout)}
     assert findings["Python 3.11"]["state"] == "ok"
     assert findings["espeak-ng"]["found"] == "speaks Korean"
+    assert findings["8-bit instructions"]["found"] == describe_cpu()
     assert findings["packages"]["state"] == "missing"
     assert all(f["mend"] for f in findings.values() if f["state"] == "missing")

@@ -136,3 +136,14 @@ def test_lineage_names_what_was_fine_tuned_with_its_commit(tmp_path):
     assert read_lineage("asr", tmp_path / "build", tmp_path).base == "team/xlsr@c0ffee"
     lineage = read_lineage("llm", tmp_path / "build", tmp_path)
     assert lineage.base == lineage.as_dict()["base"] == lineage.tags()["malgil.base"] == "team/llm@decade"
+
+
+@pytest.mark.parametrize("line", ["asr", "llm"])
+def test_lineage_says_on_which_cpu_the_shipped_files_were_measured(project, params, tmp_path, line):
+    assert read_lineage(line, tmp_path / "own", tmp_path).measured_on == "unknown"
+    metrics = {"measured_on": {"cpu": "AMD EPYC", "instruction_sets": "AVX2"}}
+    write_json(tmp_path / f"own/{line}/evaluation/metrics.json", metrics)
+    lineage = read_lineage(line, tmp_path / "own", tmp_path)
+    assert lineage.measured_on == lineage.as_dict()["measured_on"] == "AMD EPYC (AVX2)"
+    assert lineage.tags()["malgil.measured_on"] == "AMD EPYC (AVX2)"
+    assert "| measured on | AMD EPYC (AVX2) |" in card(line, params, lineage=lineage)
