@@ -80,7 +80,13 @@ class Cell(NamedTuple):
 
 
 def histogram(
-    edges: Sequence[float], counts: Sequence[float], *, label: str, unit: str, limits: Sequence[float] = ()
+    edges: Sequence[float],
+    counts: Sequence[float],
+    *,
+    label: str,
+    x_name: str,
+    unit: str,
+    limits: Sequence[float] = (),
 ) -> Markup:
     """Bars of counts between edges; `limits` are drawn as dashed verticals where they fall inside."""
     if not counts:
@@ -115,7 +121,7 @@ def histogram(
         f"most between {number(edges[most])} and {number(edges[most + 1])}"
     )
     below = legend([(limit_mark(), "limit of the check")]) if marks else Markup("")
-    return figure(text, axes(x, y, f"{label} ({unit})", "rows (count)") + bars + marks, below)
+    return figure(text, axes(x, y, f"{x_name} ({unit})", "rows (count)") + bars + marks, below)
 
 
 def lines(

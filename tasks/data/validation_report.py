@@ -12,12 +12,12 @@ from tasks.data.page import environment
 
 SHOWN = 200  # quarantined rows on the page; all are in the Parquet file
 SCHEMA = ("missing_column", "wrong_type")  # shown last when met: they are many and alike
-TITLES = {  # column: (title, unit)
-    "measured_duration_s": ("Duration", "s"),
-    "characters_per_s": ("Speech rate", "characters/s"),
-    "snr_db": ("Signal-to-noise ratio of the noisy utterances", "dB"),
-    "silent_share": ("Silent share of the file", "fraction"),
-    "level_dbfs": ("Level", "dBFS"),
+TITLES = {  # column: (title, name of the axis, unit)
+    "measured_duration_s": ("Duration", "duration", "s"),
+    "characters_per_s": ("Speech rate", "speech rate", "characters/s"),
+    "snr_db": ("Signal-to-noise ratio of the noisy utterances", "signal-to-noise ratio", "dB"),
+    "silent_share": ("Silent share of the file", "silent share", "fraction"),
+    "level_dbfs": ("Level", "level", "dBFS"),
 }
 
 
@@ -29,8 +29,8 @@ def render(result: dict[str, Any], quarantine: pd.DataFrame) -> str:
         quarantine: the bad rows as `tasks.data.quarantine.quarantined` gives them, worst first.
     """
     charts = [
-        (title, histogram(shape["edges"], shape["counts"], label=title, unit=unit))
-        for name, (title, unit) in TITLES.items()
+        (title, histogram(shape["edges"], shape["counts"], label=title, x_name=x_name, unit=unit))
+        for name, (title, x_name, unit) in TITLES.items()
         if (shape := result["distributions"].get(name)) and shape["counts"]
     ]
     return (

@@ -274,11 +274,7 @@ class EvaluateAsr(Section):
 
 
 class Decide(Section):
-    """The gate: absolute floors, and the comparison with the version that serves.
-
-    A floor is kept when it is proven with `floor_confidence`, and broken when the opposite is
-    (docs/reference/evaluation.md).
-    """
+    """The gate: floors, each to be proven, and the comparison with the version that serves."""
 
     max_cer_unseen_sentences: float = setting("CER without spaces, known voices", "fraction", ge=0)
     max_cer_unseen_voices: float = setting("CER without spaces, mean over unseen voices", "fraction", ge=0)

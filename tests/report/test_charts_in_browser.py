@@ -89,12 +89,15 @@ LACKING = {
     "x axis is named ['step']": lines(CURVES[:1], label="bare", x_label="step", y_label="loss (nats)"),
     "y axis is named ['↑ CER']": scatter([Point("a", 1, 2)], label="bare", x_label="size (MB)", y_label="CER"),
     "the names of the axes lie on one another": lines(
-        CURVES[:1], label="long", x_label="training of the recogniser (steps)", y_label="loss of the recogniser (nats)"
+        CURVES[:1], label="long", x_label="training of the recogniser on commands (steps)",
+        y_label="mean loss of the recogniser per jamo (nats)",
     ),
-    "2 series, but the legend says ['one']": intervals(
-        [Interval("a", 0.1, None, None, 0.2)], label="one", x_label="CER (%)", y_label="slice (name)",
-        names=("one", "two"),
-    ).replace("<li>", "<li hidden>").replace("<li hidden>", "<li>", 1),
+    "2 series, but the legend says ['one']": str(
+        intervals(
+            [Interval("a", 0.1, None, None, 0.2)], label="one", x_label="CER (%)", y_label="slice (name)",
+            names=("one", "two"),
+        )
+    ).rpartition("<li>")[0],
 }  # fmt: skip
 
 

@@ -113,7 +113,7 @@ def test_axis_covers_its_values_with_few_round_ticks(values: list[float], zero: 
 
 def test_charts_of_nothing_say_so() -> None:
     for chart in (
-        histogram([], [], label="x", unit="s"),
+        histogram([], [], label="x", x_name="x", unit="s"),
         scatter([], label="x", x_label="a", y_label="b"),
         lines([Series("one", [])], label="x", x_label="a", y_label="b"),
         heat_map([], [], label="x", x_label="a", y_label="b", share="of all"),

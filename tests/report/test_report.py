@@ -274,7 +274,7 @@ def test_it_says_synthetic_and_verdicts(page: Page) -> None:
 def test_floors_are_shown_with_n_interval_limit_and_outcome(page: Page) -> None:
     shown = " ".join(page.sections["release"].split())
     low, high = (Trials(0.03, 900.0).lower(0.95), Trials(0.03, 900.0).upper(0.95))
-    assert f"3.00% 300 6 {low:.2%} to {high:.2%} ≤ 4.00% decide.max_cer" in shown
+    assert f"CER3.00%3006{low:.2%} to {high:.2%}≤ 4.00%decide.max_cer… unproven" in shown
     assert "Recogniser: floors" in shown and "Language model: floors" not in shown
 
 
@@ -339,7 +339,7 @@ def test_the_from_scratch_experiment_is_shown_when_it_was_made(
         )
     )
     page = Page(write_report(build, release, stages, tmp_path / "report.html", root=tmp_path))
-    assert "from scratch 100% to 25%" in " ".join(
+    assert "fine tuned 100% to 25%; from fresh weights 100% to 25%" in " ".join(
         a["aria-label"] for a in page.all("svg", **{"class": "chart"})
     )
 
