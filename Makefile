@@ -5,10 +5,14 @@ BIN := .venv/bin
 # What an install depends on: a change of any of these installs again, and nothing else does.
 STAMP := .venv/.installed
 
-.PHONY: run setup test test-slow test-all check up lint clean
+.PHONY: run quick setup test test-slow test-all check up lint clean
 
 run: setup
 	$(BIN)/malgil run
+
+# the same road in two minutes: it shows that every part works, not good models
+quick: setup
+	$(BIN)/malgil run --quick
 
 setup: $(STAMP)
 

@@ -16,6 +16,7 @@ imported by the command that needs it.
 import signal
 import sys
 from enum import StrEnum
+from importlib import import_module
 from typing import Annotated, Any, NoReturn
 
 import typer
@@ -69,6 +70,8 @@ def run(
         from flows import retrain
         from flows.table import print_table
 
+        for library in ("dvc.repo", "mlflow.tracking"):  # needed in a moment, while the server still starts
+            import_module(library)
         try:
             api.wait()
             summary = retrain.retrain(line=line.value, quick=quick, overrides=overrides or [])

@@ -97,7 +97,11 @@ def _asr(asr: Mapping[str, Any]) -> Section:
         names = {key: said for key, said in names.items() if key != "cer_ood_greedy"}
         names["cer_ood"] = "CER, out of domain: no such slice"
     rows = [(said, _rate(before, key), _rate(shipped, key)) for key, said in names.items()]
-    return Section("Speech recognition (CER without spaces)", ("", "checkpoint", "shipped ONNX int8"), rows)
+    return Section(
+        "Speech recognition (CER without spaces; the checkpoint on plain speech only)",
+        ("", "checkpoint", "shipped ONNX int8"),
+        rows,
+    )
 
 
 def _rate(rates: Mapping[str, Any], key: str) -> str:

@@ -160,13 +160,13 @@ def test_evaluation_covers_systems_splits_and_conditions(
     assert written == metrics
     table = pd.read_parquet(tmp_path / "evaluation" / "utterances.parquet")
     assert set(table["system"]) == {"checkpoint", "onnx_int8"}
-    assert set(table["condition"]) == {"plain", "silence", "joined"}
+    conditions = {name: set(own["condition"]) for name, own in table.groupby("system")}
+    assert conditions == {"checkpoint": {"plain"}, "onnx_int8": {"plain", "silence", "joined"}}
     assert set(table["split"]) == {"test_sentences", "test_voices"}
     assert metrics["normaliser"] == "ko-1"
     for name in ("checkpoint", "onnx_int8"):
         own = metrics[name]
         assert own["n_unseen_sentences"] == own["n_unseen_voices"] == 16
-        assert own["n_joined"] == 4  # two voices of 8 utterances each, in groups of three
         assert set(own["cer_by_voice"]) == {"ko+f1", "ko+m1", "ko+f2", "ko+m3"}
         assert all(
             math.isfinite(value)
@@ -184,6 +184,10 @@ def test_evaluation_covers_systems_splits_and_conditions(
         assert own["cer_unseen_sentences"] == pytest.approx(
             sentences["edits"].sum() / sentences["characters"].sum()
         )
+    assert metrics["onnx_int8"]["n_joined"] == 4  # two voices of 8 utterances each, in groups of three
+    unheard = ("cer_with_silence", "cer_joined", "cer_with_silence_unseen_voices", "cer_joined_unseen_voices")
+    assert [metrics["checkpoint"][key] for key in unheard] == [None] * 4
+    assert all(metrics["onnx_int8"][key] is not None for key in unheard)
     joined = table[table["condition"] == "joined"].iloc[0]
     assert joined["utterance_id"].count("+test_") == 2
 

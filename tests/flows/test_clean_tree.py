@@ -1,5 +1,6 @@
 """A run leaves `git status` as it was, and DVC still knows what is fresh."""
 
+import os
 import subprocess
 from collections.abc import Callable
 from pathlib import Path
@@ -26,7 +27,7 @@ def clone(tmp_path: Path, copy_project: Callable[..., Path], monkeypatch: pytest
     git(path, "commit", "-qm", "as it is")
     monkeypatch.chdir(path)
     monkeypatch.setenv("PYTHONPATH", str(path))
-    monkeypatch.setenv("PATH", "")  # set_environment puts this Python first
+    monkeypatch.setenv("PATH", os.environ["PATH"])
     monkeypatch.setenv("PREFECT_HOME", str(path / "store/prefect"))
     set_environment(path)
     return path

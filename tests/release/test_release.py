@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from tasks.artifacts import sha256_file
 from tasks.errors import ArtifactError, ConflictError, PublishError
 from tasks.release import release as steps
 from tasks.release.registry import Registry
@@ -69,7 +70,10 @@ def test_the_run_holds_params_history_data_artifacts_and_the_logged_model(store,
         "README.md",
         "decision.json",
         "shipped",
+        "dvc.lock",
     }
+    kept = client.download_artifacts(result["run_id"], "dvc.lock")
+    assert sha256_file(Path(kept)) == found.data.tags["malgil.dvc_lock"]
     (model,) = client.search_logged_models([found.info.experiment_id])
     assert str(model.status) == "READY" and model.source_run_id == result["run_id"]
     assert client.get_model_version("malgil-asr", "1").source == f"models:/{model.model_id}"

@@ -23,7 +23,7 @@ SPLITS = ("test_sentences", "test_voices")
 
 def rates(table: pd.DataFrame, params: EvaluateAsr) -> dict[str, Any]:
     """The rates of one system from its table (see the module's docstring), as fractions; those of the
-    out-of-domain slice are None without one. Pure.
+    out-of-domain slice and of conditions that it has not heard are None. Pure.
     """
     plain = table[table["condition"] == "plain"]
     sentences, voices = (plain[plain["split"] == split] for split in SPLITS)
@@ -46,10 +46,10 @@ def rates(table: pd.DataFrame, params: EvaluateAsr) -> dict[str, Any]:
         "cer_with_spaces_unseen_voices": _cer(voices, spaces=True),
         "cer_by_voice": by_voice,
         "unseen_voices": [str(speaker) for speaker in unseen],
-        "cer_with_silence": _cer(silent[silent["split"] == SPLITS[0]]),
-        "cer_with_silence_unseen_voices": _cer(silent[silent["split"] == SPLITS[1]]),
-        "cer_joined": _cer(joined[joined["split"] == SPLITS[0]]),
-        "cer_joined_unseen_voices": _cer(joined[joined["split"] == SPLITS[1]]),
+        "cer_with_silence": _cer_if_heard(silent[silent["split"] == SPLITS[0]]),
+        "cer_with_silence_unseen_voices": _cer_if_heard(silent[silent["split"] == SPLITS[1]]),
+        "cer_joined": _cer_if_heard(joined[joined["split"] == SPLITS[0]]),
+        "cer_joined_unseen_voices": _cer_if_heard(joined[joined["split"] == SPLITS[1]]),
         "cer_unseen_sentences_greedy": _cer(sentences, heard="greedy"),
         "cer_unseen_voices_greedy": sum(_cer(own, heard="greedy") for _, own in voices.groupby("speaker"))
         / len(unseen),
@@ -125,6 +125,10 @@ def _intervals(plain: pd.DataFrame, unseen: Sequence[float], params: EvaluateAsr
 
 def _respaced_wer(rows: pd.DataFrame) -> float:
     return space_normalised_wer(rows["reference"].tolist(), rows["hypothesis"].tolist())
+
+
+def _cer_if_heard(rows: pd.DataFrame) -> float | None:
+    return _cer(rows) if len(rows) else None
 
 
 def _cer(rows: pd.DataFrame, spaces: bool = False, heard: str = "hypothesis") -> float:
