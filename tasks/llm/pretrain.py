@@ -27,6 +27,7 @@ from tasks.asr.provenance import git_commit, machine
 from tasks.errors import SettingsError
 from tasks.inference.loading import load_tokenizer
 from tasks.llm.adapters import WEIGHTS, adapted_model
+from tasks.llm.feed import Planned
 from tasks.llm.hardware import device
 from tasks.llm.packing import Pack, pack
 from tasks.llm.pretraining.documents import Document, builtin_documents, read_documents
@@ -63,8 +64,8 @@ def pretrain(params: PretrainLlm, *, base: Path, out_dir: Path, work: Path) -> P
     text = digest_json([asdict(document) for document in documents])
     base_digest = digest_folder(base)
     key = digest_json({"params": params.model_dump(), "base": base_digest, "documents": text})
-    on_device = ([row.to(place) for row in part] for part in (rows, looks))
-    run = Run(params, model, kernels, *on_device, work=work, key=key, name="pretrain llm")
+    looks = [row.to(place) for row in looks]
+    run = Run(params, model, kernels, Planned(rows), looks, work=work, key=key, name="pretrain llm")
     result = run.finish(len(learned))
     with new_folder(out_dir) as folder:
         model.save_pretrained(folder, safe_serialization=True)

@@ -9,7 +9,6 @@ any time: started again it goes on from its last checkpoint to the same weights.
 
 import logging
 import shutil
-from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -18,11 +17,12 @@ from tasks.artifacts import digest_folder, digest_json, new_folder, sha256_file,
 from tasks.inference.loading import load_tokenizer
 from tasks.llm.adapters import adapted_model
 from tasks.llm.chat import load_tools
-from tasks.llm.coverage import covering_order
+from tasks.llm.curriculum import Curriculum
+from tasks.llm.feed import Feed, Planned
 from tasks.llm.hardware import device
-from tasks.llm.packing import encode, pack, shared_prefix
+from tasks.llm.packing import Example, encode, pack, shared_prefix
 from tasks.llm.rows import read_rows
-from tasks.llm.training import Group, Order, Run, TrainingResult, plan, shuffled
+from tasks.llm.training import Group, Run, TrainingResult, plan
 from tasks.settings import TrainLlm
 from tasks.stage import run_stage
 
@@ -52,7 +52,7 @@ def train(
     tokenizer = load_tokenizer(base)
     examples = {name: encode(tokenizer, rows) for name, rows in splits.items()}
     prefix = shared_prefix([*examples["train"], *examples["validation"]])
-    rows = plan([Group(examples["train"], prefix)], params, _order(params, splits["train"]))
+    feed = _feed(params, examples["train"], splits["train"], prefix)
     looks = pack(examples["validation"][: params.validation_examples], params.pack_length, prefix)
     place = device()
     model, kernels = adapted_model(base, params, place, initial=params.initial, blocks=params.blocks)
@@ -60,8 +60,7 @@ def train(
     if params.initial:
         inputs["initial"] = digest_folder(Path(params.initial))
     key = digest_json({"params": params.model_dump(), "base": digest_folder(base), **inputs})
-    on_device = ([row.to(place) for row in part] for part in (rows, looks))
-    run = Run(params, model, kernels, *on_device, work=work, key=key)
+    run = Run(params, model, kernels, feed, [row.to(place) for row in looks], work=work, key=key)
     result = run.finish(len(examples["train"]))
     with new_folder(training) as folder:
         shutil.copyfile(work / "history.jsonl", folder / "history.jsonl")
@@ -72,11 +71,18 @@ def train(
     return result
 
 
-def _order(params: TrainLlm, rows: Sequence[Mapping[str, Any]]) -> Order:
-    """How one pass goes over the examples: at random, or by what they bring."""
-    if params.order == "coverage":
-        return lambda _, rng: covering_order(rows, rng)
-    return shuffled
+def _feed(params: TrainLlm, examples: list[Example], rows: list[dict[str, Any]], prefix: int) -> Feed:
+    """How the training goes over its examples: by chance, or the hardest first."""
+    if params.order == "random":
+        return Planned(plan([Group(examples, prefix)], params))
+    return Curriculum(
+        examples,
+        rows,
+        prefix=prefix,
+        length=params.pack_length,
+        max_tokens=params.max_tokens,
+        seed=params.seed,
+    )
 
 
 if __name__ == "__main__":

@@ -9,7 +9,7 @@ import itertools
 import logging
 import random
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,8 +17,10 @@ from typing import Any
 import torch
 from peft import get_peft_model_state_dict, set_peft_model_state_dict
 from torch import Tensor
+from torch.nn.functional import cross_entropy
 
 from tasks.llm.attention import completion_loss, packed_logits
+from tasks.llm.feed import Feed
 from tasks.llm.hardware import Kernels, kernels_used
 from tasks.llm.packing import Example, Pack, pack
 from tasks.progress import Progress
@@ -60,23 +62,14 @@ class Group:
     prefix: int
 
 
-Order = Callable[[Sequence[Example], random.Random], Sequence[int]]
-"""The places of all examples in the order of one pass."""
-
-
-def shuffled(examples: Sequence[Example], rng: random.Random) -> list[int]:
-    """All of them at random."""
-    return rng.sample(range(len(examples)), len(examples))
-
-
-def plan(groups: Sequence[Group], params: LlmTraining, order: Order = shuffled) -> list[Pack]:
-    """The rows of the whole run: passes over the examples, cut where the token budget is met.
+def plan(groups: Sequence[Group], params: LlmTraining) -> list[Pack]:
+    """The rows of the whole run: shuffled passes over the examples, cut where the token budget is met.
 
     What the budget leaves out is said in a log line; nothing is dropped silently.
     """
     rows: list[Pack] = []
     left = params.max_tokens
-    for row in _passes(groups, params, order):
+    for row in _passes(groups, params):
         rows.append(row)
         left -= len(row.ids)
         if left <= 0:
@@ -92,13 +85,14 @@ def plan(groups: Sequence[Group], params: LlmTraining, order: Order = shuffled) 
     return rows
 
 
-def _passes(groups: Sequence[Group], params: LlmTraining, order: Order) -> Iterator[Pack]:
+def _passes(groups: Sequence[Group], params: LlmTraining) -> Iterator[Pack]:
     for number in itertools.count():
         rng = random.Random(f"{params.seed}-{number}")
         rows: list[Pack] = []
         for group in groups:
-            examples = [group.examples[place] for place in order(group.examples, rng)]
-            rows += pack(examples, params.pack_length, group.prefix)
+            order = list(group.examples)
+            rng.shuffle(order)
+            rows += pack(order, params.pack_length, group.prefix)
         if len(groups) > 1:
             rng.shuffle(rows)
         yield from rows
@@ -129,15 +123,16 @@ class Run:
         params: LlmTraining,
         model: Any,
         kernels: Kernels,
-        rows: list[Pack],
+        feed: Feed,
         looks: list[Pack],
         *,
         work: Path,
         key: str,
         name: str = "train llm",
     ) -> None:
-        self.params, self.model, self.rows, self.looks = params, model, rows, looks
+        self.params, self.model, self.feed, self.looks = params, model, feed, looks
         self.kernels, self.name = kernels, name
+        self.place = next(model.parameters()).device
         self.causal = model.get_base_model()
         self.weights = [weight for weight in model.parameters() if weight.requires_grad]
         self.optimizer = torch.optim.AdamW(_groups(model), betas=BETAS, weight_decay=0.0, fused=True)
@@ -148,54 +143,63 @@ class Run:
 
     def finish(self, examples: int) -> TrainingResult:
         """Runs the remaining steps and returns the figures of the whole run."""
-        steps = len(self.rows)
-        tokens = sum(len(row.ids) for row in self.rows)
-        with Progress(self.name, steps, "steps", start=self.step) as progress:
-            while self.step < steps:
+        done, total = self.feed.place
+        with Progress(self.name, total, self.feed.unit, start=done) as progress:
+            while (row := self.feed.take()) is not None:
                 began = time.monotonic()
-                self._update(self.rows[self.step])
+                self._update(row.to(self.place), done, total)
                 self.seconds += time.monotonic() - began
                 self.step += 1
-                progress.advance(loss=self.loss)
-                last = self.step == steps
+                before, (done, _) = done, self.feed.place
+                progress.advance(done - before, loss=self.loss)
+                last = done >= total
                 if self.step % self.params.evaluate_every == 0 or last:
                     validation_loss, exact = self._look()
                     self.tracker.log(self.step, validation_loss=validation_loss, validation_exact=exact)
                 if self.step % self.params.checkpoint_every == 0 and not last:
                     self._save()
-        used = sum(len(row.segments) for row in self.rows)
         return TrainingResult(
-            steps=steps,
-            tokens=tokens,
-            completion_tokens=sum(len(row.targets) for row in self.rows),
-            examples=used,
-            epochs=used / examples,
+            steps=self.step,
+            tokens=self.feed.tokens,
+            completion_tokens=self.feed.targets,
+            examples=self.feed.examples,
+            epochs=self.feed.examples / examples,
             loss=self.loss,
             validation_loss=validation_loss,
             validation_exact=exact,
             seconds=self.seconds,
-            tokens_per_s=tokens / self.seconds,
+            tokens_per_s=self.feed.tokens / self.seconds,
             trainable_parameters=sum(weight.numel() for weight in self.weights),
-            device=self.rows[0].ids.device.type,
+            device=self.place.type,
             kernels=str(self.kernels),
             kernels_used=kernels_used() if self.kernels.on else {},
         )
 
-    def _update(self, row: Pack) -> None:
-        rate = learning_rate(self.step, len(self.rows), self.params)
+    def _update(self, row: Pack, done: int, total: int) -> None:
+        rate = learning_rate(done, total, self.params)
         for group in self.optimizer.param_groups:
             group["lr"] = rate * group["factor"]
         torch.manual_seed(
             self.params.seed * 1_000_003 + self.step
         )  # dropout resumes without a stored generator
         self.model.train()
-        loss: Tensor = completion_loss(self.causal, row, kernels=self.kernels.on) / len(row.targets)
+        loss = self._loss(row) / len(row.targets)
         loss.backward()  # type: ignore[no-untyped-call]
         norm = torch.nn.utils.clip_grad_norm_(self.weights, CLIP_NORM)
         self.optimizer.step()
         self.optimizer.zero_grad(set_to_none=True)
         self.loss = loss.item()
         self.tracker.log(self.step + 1, loss=self.loss, learning_rate=rate, gradient_norm=norm.item())
+
+    def _loss(self, row: Pack) -> Tensor:
+        """The summed loss of a row; the feed is told that of each example if it asks."""
+        if not self.feed.asks:
+            return completion_loss(self.causal, row, kernels=self.kernels.on)
+        losses = cross_entropy(packed_logits(self.causal, row), row.targets, reduction="none")
+        of_each = losses.detach()
+        ranges = [(row.predicting >= start) & (row.predicting < end) for start, end in row.segments]
+        self.feed.tell([float(of_each[own].sum()) for own in ranges])
+        return losses.sum()
 
     def _look(self) -> tuple[float, float]:
         """Mean loss per completion token, and the share of answers right token by token.
@@ -208,7 +212,7 @@ class Run:
         with torch.inference_mode():
             for row in self.looks:
                 logits = packed_logits(self.causal, row)
-                loss += torch.nn.functional.cross_entropy(logits, row.targets, reduction="sum").item()
+                loss += cross_entropy(logits, row.targets, reduction="sum").item()
                 tokens += len(row.targets)
                 hit = logits.argmax(-1) == row.targets
                 for start, end in row.segments:
@@ -222,6 +226,7 @@ class Run:
             "optimizer": self.optimizer.state_dict(),
             "seconds": self.seconds,
             "loss": self.loss,
+            "feed": self.feed.state(),
         }
         self.state.save(self.step, state)
 
@@ -233,3 +238,4 @@ class Run:
         set_peft_model_state_dict(self.model, state["adapter"])
         self.optimizer.load_state_dict(state["optimizer"])
         self.seconds, self.loss = state["seconds"], state["loss"]
+        self.feed.restore(state["feed"])

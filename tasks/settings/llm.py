@@ -53,8 +53,8 @@ class TrainLlm(LlmTraining):
     from_champion: bool = setting(
         "start from the adapter of the version that serves, where one does, and else from `initial`", "–"
     )
-    order: Literal["random", "coverage"] = setting(
-        "how a pass goes over the examples: by chance, or what was seen least first", "–"
+    order: Literal["random", "hardest"] = setting(
+        "which examples come next: by chance, or what the model finds hardest so far", "–"
     )
     blocks: int = setting("blocks that learn, counted from the output; 0: all", "blocks", ge=0)
 

@@ -1,5 +1,6 @@
 """Training learns, resumes to the same weights after SIGKILL, and says what is wrong."""
 
+import itertools
 import os
 import shutil
 import subprocess
@@ -96,6 +97,32 @@ def test_a_killed_run_ends_with_the_same_weights(
     assert once.keys() == twice.keys() and all(torch.equal(once[name], twice[name]) for name in once)
     steps = [row["step"] for row in read_history(tmp_path / "training/history.jsonl") if "loss" in row]
     assert steps == list(range(1, len(steps) + 1))
+
+
+def test_the_hardest_first_learns_and_resumes_to_the_same_weights(
+    base: Path, prepared: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    changes = {"order": "hardest", "dropout": 0.0, "max_tokens": 6_000, "kernels": "off"}
+    run(base, prepared, tmp_path / "once", **changes)
+    losses = [row["loss"] for row in curve(tmp_path / "once") if "loss" in row]
+    assert losses[-1] < 0.7 * losses[0]
+    step, done = torch.optim.AdamW.step, itertools.count(1)
+
+    def stopped(self: Any, *args: Any) -> Any:
+        if next(done) == 9:
+            raise KeyboardInterrupt
+        return step(self, *args)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(torch.optim.AdamW, "step", stopped)
+        with pytest.raises(KeyboardInterrupt):
+            run(base, prepared, tmp_path / "twice", **changes)
+    run(base, prepared, tmp_path / "twice", **changes)
+    once, twice = (
+        load_file(tmp_path / name / "adapter/adapter_model.safetensors") for name in ("once", "twice")
+    )
+    assert all(torch.equal(once[name], twice[name]) for name in once)
+    assert curve(tmp_path / "once") == curve(tmp_path / "twice")
 
 
 def test_merging_adds_the_adapter(base: Path, trained: Path, tmp_path: Path) -> None:
