@@ -278,13 +278,14 @@ def _static(source: Path, target: Path, front: list[str], clips: Clips) -> None:
 FORMS: dict[str, Form] = {
     "s8": partial(_dynamic, kind=QuantType.QInt8),
     "s7": partial(_dynamic, kind=QuantType.QInt8, reduce_range=True),
+    "s7, asymmetric": partial(_dynamic, kind=QuantType.QInt8, reduce_range=True, symmetric=False),
     "s7, per tensor": partial(_dynamic, kind=QuantType.QInt8, reduce_range=True, per_channel=False),
     "u8": partial(_dynamic, kind=QuantType.QUInt8),
     "u8, symmetric": partial(_dynamic, kind=QuantType.QUInt8, symmetric=True),
     "u8, per tensor": partial(_dynamic, kind=QuantType.QUInt8, per_channel=False),
     "static u8": _static,
 }
-LIKELY = {name: FORMS[name] for name in ("s8", "s7", "u8")}
+LIKELY = {name: FORMS[name] for name in ("s8", "s7", "s7, asymmetric", "u8")}
 
 
 def table(rows: dict[str, dict[str, Any]]) -> str:

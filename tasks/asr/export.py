@@ -1,4 +1,4 @@
-"""Checkpoint to ONNX: an exact fp32 file, and the one that serves, with 8-bit weights for MatMul and Gemm.
+"""Checkpoint to ONNX: an exact fp32 file, and the one that serves, with int8 weights for MatMul and Gemm.
 
     python -m tasks.asr.export
 
@@ -121,7 +121,7 @@ def _about(
         "file_fp32": FP32_NAME,
         "sha256_fp32": sha256_file(exact),
         "bytes_fp32": exact.stat().st_size,
-        "quantisation": "dynamic, uint8 weights of MatMul and Gemm; feature encoder and convolutions fp32",
+        "quantisation": "dynamic int8 of MatMul and Gemm, weights in 7 bits; feature encoder, convolutions fp32",
         "largest_logit_difference_fp32": difference.largest,
         "largest_logit_difference_int8": quantised.largest,
         "relative_logit_difference_int8": quantised.relative,

@@ -87,7 +87,7 @@ class OnnxRecogniser:
         # the fused operator adds up one number at a time: six times as slow as the two that it replaces
         options.add_session_config_entry("optimization.disable_specified_optimizers", "SkipLayerNormFusion")
         if not sums_in_32_bits():
-            # files with signed weights, as published before: without it their products saturate on this CPU
+            # files with weights of 8 bits, as published before: without it their products saturate here
             options.add_session_config_entry("session.x64quantprecision", "1")
         try:
             self.session = onnxruntime.InferenceSession(
