@@ -250,7 +250,8 @@ def _release_leaked(client: SyncPrefectClient, limits: Sequence[str]) -> list[st
     released = []
     for lease in leaked(leases, limits, held, datetime.now(UTC)):
         client.release_concurrency_slots_with_lease(UUID(lease))
-        if not (folder / f"{lease}.json").exists():  # it was this server's
+        # It was this server's. One of no limit is Prefect's note of a task with a tag: a matter of course.
+        if leases[lease]["resource_ids"] and not (folder / f"{lease}.json").exists():
             log.info("reaper: lease %s of a concurrency slot released: no unfinished run holds it", lease)
             released.append(lease)
     return released
