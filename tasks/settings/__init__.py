@@ -289,9 +289,7 @@ class Decide(Section):
     max_quantisation_loss: float = setting(
         "exact match lost against the merged model, on the same examples", "fraction", ge=0, le=1
     )
-    min_exact_match_road: float = setting(
-        "spoken command to tool call, unseen voices", "fraction", ge=0, le=1
-    )
+    min_exact_match_road: float = setting("speech to tool call, unseen voices", "fraction", ge=0, le=1)
     floor_confidence: float = setting("of the one-sided bound that proves a floor", "fraction", gt=0.5, lt=1)
     confidence: float = setting("of the interval of the paired difference", "fraction", gt=0.5, lt=1)
     resamples: int = setting("of the paired bootstrap", "resamples", ge=200)
