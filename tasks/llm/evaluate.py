@@ -63,9 +63,15 @@ def read_measured(folder: Path, asked: Examples) -> list[Measured]:
     found = []
     for system, rows in samples.groupby("system", sort=False):
         name = str(system)
-        figures = (metrics[key][name] for key in ("exact_match", "bytes", "tokens_per_s"))
+        records = [{str(key): value for key, value in row.items()} for row in rows.to_dict("records")]
         found.append(
-            Measured(name, *figures, [{str(k): v for k, v in row.items()} for row in rows.to_dict("records")])
+            Measured(
+                system=name,
+                exact_match=metrics["exact_match"][name],
+                bytes=metrics["bytes"][name],
+                tokens_per_s=metrics["tokens_per_s"][name],
+                samples=records,
+            )
         )
         same = same and rows["prompt"].tolist() == asked.prompts
     if not same:
