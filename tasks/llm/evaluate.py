@@ -65,9 +65,16 @@ def read_measured(folder: Path, asked: Examples) -> list[Measured]:
     found = []
     for system, rows in samples.groupby("system", sort=False):
         name = str(system)
-        exact, size, speed = (metrics[key][name] for key in ("exact_match", "bytes", "tokens_per_s"))
-        answers = [{str(key): value for key, value in row.items()} for row in rows.to_dict("records")]
-        found.append(Measured(name, exact, size, speed, answers))
+        records = [{str(key): value for key, value in row.items()} for row in rows.to_dict("records")]
+        found.append(
+            Measured(
+                system=name,
+                exact_match=metrics["exact_match"][name],
+                bytes=metrics["bytes"][name],
+                tokens_per_s=metrics["tokens_per_s"][name],
+                samples=records,
+            )
+        )
         same = same and rows["prompt"].tolist() == asked.prompts
     if not same:
         raise ArtifactError(
