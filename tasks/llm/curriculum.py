@@ -19,6 +19,7 @@ from tasks.llm.packing import Example, Pack, pack
 
 HARDEST = 1.0  # a loss counts as no more than this: an answer of probability 0.37
 UNSEEN_PART = 0.5
+EASY_KIND = 0.3  # a part can be hard though most of its kind is easy
 MEMORY = {"kind": 0.8, "part": 0.7}  # of the loss before, in the running mean
 FLOOR = 0.004  # weight of what is no longer hard: it is seen again now and then
 log = logging.getLogger("malgil.train_llm")
@@ -100,7 +101,7 @@ class Curriculum(Feed):
 
     def _weight(self, place: int) -> float:
         part = max((self._loss.get(part, UNSEEN_PART) for part in self._parts[place]), default=HARDEST)
-        return self._loss.get(self._kinds[place], HARDEST) * part + FLOOR
+        return max(self._loss.get(self._kinds[place], HARDEST), EASY_KIND) * part + FLOOR
 
     def _remember(self, name: str, loss: float, memory: float) -> None:
         before = self._loss.get(name)
