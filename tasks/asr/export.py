@@ -121,7 +121,7 @@ def _about(
         "file_fp32": FP32_NAME,
         "sha256_fp32": sha256_file(exact),
         "bytes_fp32": exact.stat().st_size,
-        "quantisation": "dynamic int8 of MatMul and Gemm, 7-bit weights; feature encoder, convolutions fp32",
+        "quantisation": "dynamic int8 of MatMul and Gemm, weights in 7 bits; the rest fp32",
         "largest_logit_difference_fp32": difference.largest,
         "largest_logit_difference_int8": quantised.largest,
         "relative_logit_difference_int8": quantised.relative,

@@ -1,9 +1,9 @@
 """An fp32 ONNX graph to one whose matrix products are int8: weights once, inputs as they come. No command.
 
-Weights are signed bytes from -64 to 64. On x86 CPUs without VNNI, ONNX Runtime sums two products of input
-and weight in 16 bits, which saturate: with all 8 bits of a weight the same file says something else than on
-other CPUs; with 7 the sum is at most 2 * 255 * 64 = 32,640. Their zero points are not all 0, for which ARM's
-SME has a kernel that quantises inputs in another way (docs/design/same-numbers-on-every-cpu.md).
+Weights are signed bytes from -64 to 64. On x86 CPUs without VNNI, ONNX Runtime sums two products of input and
+weight in 16 bits, which saturate: with all 8 bits of a weight the same file says something else than on other
+CPUs; with 7 the sum is at most 2 * 255 * 64 = 32,640. Their zero points are not all 0, for which ARM's SME
+has a kernel that quantises inputs in another way (docs/design/same-numbers-on-every-cpu.md).
 
 Convolutions stay fp32, because int8 ones are slower on a CPU. So do the feature encoder's products, whose
 inputs lose more in 8 bits than the encoder's: int8 there took 0.94 of the time, and the greedy CER of the
