@@ -10,7 +10,6 @@ MLflow is imported when a `Registry` is made: it takes seconds.
 import logging
 import os
 import sqlite3
-import time
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -29,7 +28,6 @@ if TYPE_CHECKING:
 LOCK_WAIT_S = 10.0  # how long another writer of a SQLite store is waited for
 BATCH = 100  # entities per log_batch call: MLflow's limit for params; metrics may be 1,000
 METRICS_BATCH = 1000
-LEFT_S = 3600.0
 DEFAULTS = {
     "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "2",  # MLflow's own 7 take minutes to say that a server is down
     "MLFLOW_HTTP_REQUEST_TIMEOUT": "30",
@@ -179,20 +177,6 @@ class Registry:
                 ids, f"tags.`malgil.key` = '{key}'", order_by=["attributes.start_time"]
             )
             return found[0] if found else None
-
-    def close_left_runs(self, experiment: str) -> None:
-        """Marks as killed the runs of this kind that were begun over an hour ago and never finished.
-
-        Nothing trains inside an MLflow run here: one is written in seconds, after the fact. The same record
-        written again completes its run, whatever it was marked as.
-        """
-        begun_ms = (time.time() - LEFT_S) * 1000
-        left = f"attributes.status = 'RUNNING' AND attributes.start_time < {begun_ms:.0f}"
-        with explained(self.uri):
-            for run in self.client.search_runs([self.experiment(experiment)], left):
-                if "malgil.key" in run.data.tags:
-                    self.client.set_terminated(run.info.run_id, "KILLED")
-                    log.info("MLflow run %s was left running by a killed run; now KILLED", run.info.run_id)
 
     def ensure_run(self, experiment: str, record: RunRecord) -> str:
         """The id of the finished run with the record's key; made, or completed, where needed."""

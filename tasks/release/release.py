@@ -31,6 +31,7 @@ from tasks.release.judgement import (
     rates_of,
     result_of,
 )
+from tasks.release.left_runs import close_left_runs
 from tasks.release.lineage import Lineage, read_lineage
 from tasks.release.publish import Check, Published, make_publisher
 from tasks.release.record import digest_of, run_record, version_tags
@@ -115,7 +116,7 @@ def register_line(
     registry = Registry(params.registry)
     lineage = read_lineage(line, build_dir)
     record = _record(judgement, published, params, lineage, build_dir, flow_run_id)
-    registry.close_left_runs(params.registry.experiment)
+    close_left_runs(registry, params.registry.experiment)
     run_id = registry.ensure_run(params.registry.experiment, record)
     version = None
     if published:
