@@ -81,7 +81,7 @@ def start(command: Sequence[str], *, log: Path, environment: Mapping[str, str]) 
         raise explain_os_error(error, log) from error
 
 
-def stop(child: Child, wait_s: float = 15.0) -> None:
+def stop(child: Child, wait_s: float = 30.0) -> None:
     """Ends a child and everything it started; returns when they are gone."""
     if child.stdin is not None and not child.stdin.closed:
         child.stdin.close()

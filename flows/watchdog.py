@@ -70,19 +70,19 @@ def _end_with_parent(stopping: threading.Event) -> None:
 def _end_family() -> None:
     """Ends every process below this one and in its group: SIGTERM, and after GRACE_S SIGKILL."""
     deadline = time.monotonic() + GRACE_S
-    family = _family()
-    for pid in family:
-        _signal(pid, signal.SIGTERM)
-    while (family := _family()) and time.monotonic() < deadline + GRACE_S:
-        if time.monotonic() > deadline:
-            for pid in family:
-                _signal(pid, signal.SIGKILL)
+    told: set[int] = set()
+    # Twice: a process whose parent ended during the first look has us as its parent in the second.
+    while (family := _family() or _family()) and (now := time.monotonic()) < deadline + GRACE_S:
+        for pid in family if now > deadline else family - told:
+            _signal(pid, signal.SIGKILL if now > deadline else signal.SIGTERM)
+        told |= family
         time.sleep(0.05)
 
 
 def _family() -> set[int]:
     """Living processes below this one or in its group (Linux; elsewhere none are seen)."""
-    parents: dict[int, int] = {}
+    parents: dict[int, int] = {}  # of zombies too: one has its children until its last thread is gone
+    living: set[int] = set()
     found: set[int] = set()
     try:
         pids = [int(name) for name in os.listdir("/proc") if name.isdigit()]  # noqa: PTH208
@@ -94,14 +94,17 @@ def _family() -> set[int]:
                 state, parent, group = stream.read().rpartition(")")[2].split()[:3]
         except OSError:
             continue
+        parents[pid] = int(parent)
         if state not in "ZX":
-            parents[pid] = int(parent)
+            living.add(pid)
             if int(group) == os.getpgrp():
                 found.add(pid)
-    for pid in parents:
-        above = parents[pid]
-        while above in parents and above != os.getpid():
-            above = parents[above]
+    for pid in living:
+        above = pid
+        for _ in parents:  # at most so many steps: pids given again during the look could make a circle
+            above = parents.get(above, 0)
+            if above in (0, os.getpid()):
+                break
         if above == os.getpid():
             found.add(pid)
     return found - {os.getpid()}

@@ -1,4 +1,9 @@
-"""MLflow runs that a killed run left RUNNING: nobody will finish them, so they are marked as killed."""
+"""MLflow runs that a killed run left running.
+
+Nothing trains inside an MLflow run here: one is written in seconds, after the fact (`registry`). So a run
+that was begun over an hour ago and never finished has lost its writer. The same record written again
+completes it, whatever it was marked as.
+"""
 
 import logging
 import time
@@ -10,13 +15,10 @@ log = logging.getLogger(__name__)
 
 
 def close_left_runs(registry: Registry, experiment: str) -> None:
-    """Marks as killed the runs of this kind that were begun over an hour ago and never finished.
-
-    Nothing trains inside an MLflow run here: one is written in seconds, after the fact. The same record
-    written again completes its run, whatever it was marked as.
+    """Marks our unfinished runs of an experiment as killed, if they were begun over an hour ago.
 
     Raises:
-        PublishError: the store cannot be reached or read.
+        PublishError, CapacityError: the MLflow store refused.
     """
     begun_ms = (time.time() - LEFT_S) * 1000
     left = f"attributes.status = 'RUNNING' AND attributes.start_time < {begun_ms:.0f}"

@@ -74,6 +74,34 @@ def test_children_end_when_the_parent_is_killed(tmp_path: Path, number: signal.S
     wait_until(lambda: not any(map(psutil.pid_exists, pids)))
 
 
+# A server whose child has a session of its own and is deaf to SIGTERM.
+SERVER = """
+import subprocess, sys
+child = "import os, signal, time; signal.signal(15, signal.SIG_IGN); open('orphan', 'w').write(str(os.getpid())); time.sleep(600)"
+subprocess.Popen([sys.executable, "-c", child], start_new_session=True).wait()
+"""
+
+
+def test_what_a_killed_server_started_ends_with_it_in_whatever_session(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As a Prefect worker starts its runs."""
+    monkeypatch.chdir(tmp_path)
+    server = [sys.executable, "-c", SERVER]
+    watchdog = process.start(server, log=tmp_path / "log", environment=os.environ)
+    wait_until(lambda: Path("orphan").exists() and Path("orphan").read_text())
+    pid = int(Path("orphan").read_text())
+    try:
+        (itself,) = psutil.Process(watchdog.pid).children()
+        itself.kill()
+        assert watchdog.wait(60) != 0
+        wait_until(lambda: not psutil.pid_exists(pid))
+    finally:
+        process.stop(watchdog)
+        if psutil.pid_exists(pid):
+            os.kill(pid, signal.SIGKILL)
+
+
 def test_a_second_run_is_told_who_holds_the_lock(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     holder = python(HOLDER, tmp_path, stdout=subprocess.PIPE)
