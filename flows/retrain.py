@@ -110,7 +110,9 @@ def _make_all(lines: Sequence[Line], params: Params | None = None) -> dict[str, 
     futures: dict[str, PrefectFuture[StageRun]] = {}
     beside = any(steps.EARLY.get(name) for name in lines)  # threads that wait for a core slow both down
     shared = _chain(steps.SHARED, steps.threads(2 if beside else 1), [], futures)
-    warned = [warn_of_floors.submit(list(lines), params, wait_for=shared)] if params else []
+    warned: list[PrefectFuture[None]] = []
+    if params:
+        warned.append(warn_of_floors.submit(list(lines), params, wait_for=shared, return_state=False))
     ends: list[PrefectFuture[StageRun]] = []
     for name in lines:
         early = _chain(steps.EARLY.get(name, ()), steps.threads(2), [], futures)
@@ -123,7 +125,8 @@ def _make_all(lines: Sequence[Line], params: Params | None = None) -> dict[str, 
         # llama.cpp's threads spin while they wait: on a busy machine a thread too many is many times slower
         _chain((steps.ROAD,), steps.threads(2), ends, futures)
     try:
-        for future in (*futures.values(), *warned):
+        everything: list[PrefectFuture[Any]] = [*futures.values(), *warned]
+        for future in everything:
             future.wait()
     except BaseException:
         process.stop_all()  # Ctrl-C: the stages' threads return, and so can we

@@ -13,7 +13,7 @@ from typing import Any
 from jinja2 import ChoiceLoader, Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
-from tasks.data.charts import number, percent
+from tasks.data.chart_parts import number, percent
 
 TEMPLATES = Path(__file__).parent / "templates"
 
