@@ -149,9 +149,8 @@ def _warn_of_floors(
     first: list[Line] = ["llm"] if "llm" in lines else []
     submitted: list[PrefectFuture[None]] = []
     for asked, told in ((first, []), (list(lines) if "asr" in lines else [], first)):
-        stages = [f"prepare_{line}" for line in asked]
         if asked:
-            after = [futures[stage] for stage in stages]
+            after = [futures[steps.PREPARED[line]] for line in asked]
             submitted.append(warn_of_floors.submit(asked, told, params, wait_for=after, return_state=False))
     return submitted
 

@@ -41,6 +41,7 @@ LINES: dict[str, tuple[str, ...]] = {
         "evaluate_llm",
     ),
 }
+PREPARED = {"asr": "prepare_asr", "llm": "prepare_llm"}  # what makes the test set of a line
 ROAD = ("prepare_llm", "evaluate_road")  # the shipped files of both lines
 BUSY = re.compile(r"Unable to acquire lock|is busy, it is being blocked by")
 BUSY_RETRIES, BUSY_WAIT_S = 30, 2.0

@@ -74,9 +74,17 @@ def at_most(name: str, found: Estimate, limit: float, setting: str) -> Floor:
         outcome = judge_floor(low, high, limit)
     needed = found.needed(limit) if outcome == "unproven" else None
     figures = Figures(
-        setting, "at most", limit, value, _finite(low), _finite(high), found.confidence,
-        found.n, found.voices, needed,
-    )  # fmt: skip
+        setting,
+        "at most",
+        limit,
+        value,
+        _finite(low),
+        _finite(high),
+        found.confidence,
+        found.n,
+        found.voices,
+        needed,
+    )
     return Floor(name, outcome, _say(name, figures, outcome), figures)
 
 

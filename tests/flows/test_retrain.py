@@ -3,12 +3,16 @@
 import os
 import subprocess
 from pathlib import Path
+from typing import Any
 
 import pytest
 from prefect import flow
 
 from flows import retrain, steps
 from flows.environment import set_environment
+from tasks.errors import ArtifactError
+from tasks.params import load
+from tasks.settings import Params
 
 GRAPH = """
 stages:
@@ -52,15 +56,16 @@ def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, server: None) -> Pa
     monkeypatch.setenv("PATH", os.environ["PATH"])
     monkeypatch.setattr(steps, "SHARED", ("shared",))
     monkeypatch.setattr(steps, "LINES", {"asr": ("left",), "llm": ("own", "right", "weighed", "measured")})
+    monkeypatch.setattr(steps, "PREPARED", {"asr": "shared", "llm": "shared"})
     monkeypatch.setattr(steps, "ROAD", ("last",))
     set_environment(tmp_path)
     return tmp_path
 
 
 @flow
-def make_all(*lines: str) -> dict[str, steps.StageRun]:
+def make_all(*lines: str, params: Params | None = None) -> dict[str, steps.StageRun]:
     """The part of `retrain` that makes stages."""
-    return retrain._make_all(lines)  # type: ignore[arg-type]
+    return retrain._make_all(lines, params)  # type: ignore[arg-type]
 
 
 def test_a_failed_line_stops_what_needs_it_and_lets_the_other_finish(project: Path) -> None:
@@ -75,6 +80,32 @@ def test_a_failed_line_stops_what_needs_it_and_lets_the_other_finish(project: Pa
     assert (project / "build/right").read_text() == str(share), "two lines share the cores"
     again = make_all("asr", "llm")
     assert list(again) == ALL and all(run.fresh for run in again.values())
+
+
+def test_a_floor_that_cannot_be_proven_is_told_once_the_data_are_there_and_stops_nothing(
+    project: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    (project / "src").write_text("whole")
+    (project / "build/llm/gguf").rmdir()  # one line alone
+    seen: list[bool] = []
+
+    def small(lines: list[str], params: Any, prepared: Path) -> list[str]:
+        seen.append((project / "build/shared").is_file())
+        if len(seen) > 1:
+            raise ArtifactError("test.jsonl", "cut off", "make it again")
+        return [f"decide.min_exact_match: too few for {lines}"]
+
+    monkeypatch.setattr(retrain, "unprovable", small)
+    monkeypatch.setattr(retrain.log, "propagate", True)
+    params = load(Path(retrain.__file__).parents[1] / "params.yaml")
+    for said in (
+        "decide.min_exact_match: too few for ['asr']",
+        "the floors were not held against the test set",
+    ):
+        caplog.clear()
+        made = make_all("asr", params=params)
+        assert "left" in made and any(said in line for line in caplog.messages)
+    assert seen == [True, True]
 
 
 def test_one_line_alone_goes_end_to_end_only_beside_what_the_other_has_shipped(project: Path) -> None:
