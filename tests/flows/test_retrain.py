@@ -44,7 +44,7 @@ pathlib.Path("build", name).write_text(os.environ["OMP_NUM_THREADS"])
 
 @pytest.fixture(scope="module")
 def server() -> Iterator[None]:
-    with prefect_test_harness(server_startup_timeout=300):
+    with prefect_test_harness(server_startup_timeout=3600):  # until it answers; a busy machine takes its time
         yield
 
 
