@@ -43,15 +43,6 @@ pathlib.Path("build", name).write_text(os.environ["OMP_NUM_THREADS"])
 """
 
 
-<<<<<<< HEAD
-=======
-@pytest.fixture(scope="module")
-def server() -> Iterator[None]:
-    with prefect_test_harness(server_startup_timeout=3600):  # until it answers; a busy machine takes its time
-        yield
-
-
->>>>>>> suite
 @pytest.fixture
 def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, server: None) -> Path:
     files = {".dvc/config": "", "dvc.yaml": GRAPH, "params.yaml": "a: 1\n", "work.py": WORK, "src": "broken"}
