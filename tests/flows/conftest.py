@@ -8,5 +8,5 @@ from prefect.testing.utilities import prefect_test_harness
 
 @pytest.fixture(scope="session")
 def server() -> Iterator[None]:
-    with prefect_test_harness(server_startup_timeout=300):
+    with prefect_test_harness(server_startup_timeout=3600):  # until it answers; a busy machine takes its time
         yield
