@@ -113,6 +113,17 @@ def free_port() -> int:
         return int(probe.getsockname()[1])
 
 
+def is_free(port: int) -> bool:
+    """Whether a server could listen on a TCP port now."""
+    with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((HOST, port))
+        except OSError:
+            return False
+    return True
+
+
 def require_port(port: int, what: str, option: str) -> None:
     """Raises ConflictError if `port` is in use; `option` names the way to choose another."""
     with socket.socket() as probe:

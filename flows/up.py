@@ -19,13 +19,15 @@ from pathlib import Path
 
 from flows import process
 from flows.environment import find_project, set_environment
-from flows.server import HOST, POOL, UP, answers, require_port, running_up
+from flows.reaping.processes import Process, look_around, this_process
+from flows.server import HOST, POOL, UP, answers, is_free, require_port, running_up
 from tasks.artifacts import write_json
 from tasks.errors import ConflictError, MalgilError
 from tasks.params import load
 
 LOGS = Path("build/logs")
 START_S = 300.0
+ENDS_S = 25.0  # twice the grace of flows/watchdog.py, and a little
 log = logging.getLogger("malgil")
 
 
@@ -83,6 +85,7 @@ def serve(*, prefect_port: int, mlflow_port: int) -> None:
     project = find_project()
     set_environment(project)
     params = load()
+    _wait_for_a_killed_one(prefect_port, mlflow_port)
     if url := running_up():
         raise ConflictError(
             f"`malgil up` runs here already ({url})", "one is enough", "use it, or stop it first"
@@ -112,25 +115,43 @@ def serve(*, prefect_port: int, mlflow_port: int) -> None:
         served = ["--backend-store-uri", store, "--default-artifact-root", artifacts]
         servers.start("mlflow", ["mlflow", "server", *served, *options], environment)
         log.info("starting Prefect and MLflow (half a minute) …")
-        from flows.reaping import reaper  # Prefect's client: it loads while the servers do
+        from flows.reaping.reaper import Watch  # Prefect's client: it loads while the servers do
 
         servers.wait_for(f"{prefect}/api/health")
-        reaper.reap(f"{prefect}/api")  # before a worker takes anything
-        # One run at a time: two would ask for the project's run lock.
-        command = ["flows.reaping.worker", "--pool", POOL, "--type", "process", "--limit", "1"]
-        servers.start("worker", command, environment)
-        servers.wait_for(f"{prefect}/api/work_pools/{POOL}")
-        _deploy(environment)
-        servers.wait_for(f"{mlflow}/health")
-        started = datetime.now().astimezone().isoformat(timespec="seconds")
-        addresses = {"prefect_api": f"{prefect}/api", "prefect_ui": prefect, "mlflow": mlflow}
-        write_json(UP, {**addresses, "pid": os.getpid(), "started": started})
-        print(f"Prefect      {prefect}\nMLflow       {mlflow}", flush=True)
-        print(f"deployments  {', '.join(deployments(prefect))}\nCtrl-C stops all of it.", flush=True)
-        with reaper.Watch(f"{prefect}/api"):
-            while True:
-                servers.check()
-                time.sleep(0.5)
+        with Watch(f"{prefect}/api"):  # its first look comes before a worker takes anything
+            _take_runs(servers, prefect, mlflow, environment)
+
+
+def _take_runs(servers: Servers, prefect: str, mlflow: str, environment: Mapping[str, str]) -> None:
+    """Starts the worker, says so, and keeps an eye on all of them."""
+    # One run at a time: two would ask for the project's run lock.
+    command = ["flows.reaping.worker", "--pool", POOL, "--type", "process", "--limit", "1"]
+    servers.start("worker", command, environment)
+    servers.wait_for(f"{prefect}/api/work_pools/{POOL}")
+    _deploy(environment)
+    servers.wait_for(f"{mlflow}/health")
+    started = datetime.now().astimezone().isoformat(timespec="seconds")
+    addresses = {"prefect_api": f"{prefect}/api", "prefect_ui": prefect, "mlflow": mlflow}
+    write_json(UP, {**addresses, "pid": os.getpid(), "process": str(this_process()), "started": started})
+    print(f"Prefect      {prefect}\nMLflow       {mlflow}", flush=True)
+    print(f"deployments  {', '.join(deployments(prefect))}\nCtrl-C stops all of it.", flush=True)
+    while True:
+        servers.check()
+        time.sleep(0.5)
+
+
+def _wait_for_a_killed_one(*ports: int) -> None:
+    """The servers of a killed `malgil up` end in seconds; until then they answer and hold its ports."""
+    try:
+        last = Process.parse(json.loads(UP.read_text("utf-8"))["process"])
+    except (OSError, ValueError, KeyError, TypeError):
+        return
+    if last is None or look_around().fate(last) != "dead":
+        return
+    deadline = time.monotonic() + ENDS_S
+    while not all(map(is_free, ports)) and time.monotonic() < deadline:
+        time.sleep(0.2)
+    UP.unlink(missing_ok=True)
 
 
 @contextmanager

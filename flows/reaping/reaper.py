@@ -102,7 +102,7 @@ def reap(api: str) -> Report:
 
 
 class Watch:
-    """Reaps every fifteen seconds in a thread, until the end of the `with` block."""
+    """Reaps at once, and then every fifteen seconds in a thread, until the end of the `with` block."""
 
     def __init__(self, api: str, every_s: float = EVERY_S) -> None:
         self._api, self._every_s = api, every_s
@@ -110,6 +110,7 @@ class Watch:
         self._thread = threading.Thread(target=self._run, name="reaper", daemon=True)
 
     def __enter__(self) -> "Watch":
+        _try(lambda: reap(self._api))
         self._thread.start()
         return self
 

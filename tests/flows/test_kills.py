@@ -256,6 +256,21 @@ def test_after_a_kill_the_next_run_begins(
     up.let_go(waiting)
 
 
+@pytest.mark.slow
+def test_malgil_up_killed_and_started_at_once_waits_for_the_ends_of_its_servers(up: Up) -> None:
+    up.ensure()
+    run = up.begin()
+    wait_until(lambda: up.is_at_work(run), STARTS_S, lambda: up.state(run))
+    assert up.child is not None
+    family = up.family()
+    up.child.kill()
+    up.start()
+    up.wait_until_ready()
+    assert not set(family) & set(up.family())
+    wait_until(lambda: up.state(run)["type"] == "CRASHED", BEGINS_S, lambda: up.state(run))
+    assert up.slots() == 0
+
+
 def kill_at_its_start(up: Up) -> None:
     """Starts `malgil up` and kills its server before it answers."""
     up.start()
