@@ -11,6 +11,7 @@ import logging
 import os
 import sys
 import time
+import urllib.error
 import urllib.request
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -27,6 +28,7 @@ from tasks.params import load
 
 LOGS = Path("build/logs")
 START_S = 300.0
+BUSY_TRIES = 30
 ENDS_S = 25.0  # twice the grace of flows/watchdog.py, and a little
 log = logging.getLogger("malgil")
 
@@ -176,8 +178,15 @@ def deployments(prefect: str) -> list[str]:
     request = urllib.request.Request(
         f"{prefect}/api/deployments/filter", b"{}", {"Content-Type": "application/json"}, method="POST"
     )
-    with urllib.request.urlopen(request, timeout=30) as response:
-        return sorted(f"retrain/{found['name']}" for found in json.load(response))
+    for attempt in range(BUSY_TRIES):
+        try:
+            with urllib.request.urlopen(request, timeout=30) as response:
+                return sorted(f"retrain/{found['name']}" for found in json.load(response))
+        except urllib.error.HTTPError as error:
+            if error.code != 503 or attempt == BUSY_TRIES - 1:  # 503: Prefect's database is busy
+                raise
+            time.sleep(1.0)
+    raise AssertionError("the last attempt returns or raises")
 
 
 def _deploy(environment: Mapping[str, str]) -> None:

@@ -12,6 +12,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any, TextIO
 
@@ -252,6 +253,8 @@ def test_after_a_kill_the_next_run_begins(
     wait_until(lambda: up.is_at_work(waiting), STARTS_S, said)
     state = up.state(killed)
     assert state["type"] == "CRASHED", state
+    if (victim, moment) == ("all", "running"):
+        assert "Closed by the reaper: process" in state["message"], "by what the run noted when it began"
     assert up.slots() == 1, "the run at work holds the slot, and nobody else"
     up.let_go(waiting)
 
@@ -293,13 +296,25 @@ def test_a_run_that_is_slow_to_start_or_stopped_is_left_alone(up: Up) -> None:
     wait_until(lambda: up.is_at_work(run), STARTS_S, lambda: up.state(run))
     process = psutil.Process(look_around().engines[run])
     process.send_signal(signal.SIGSTOP)  # as a laptop asleep, or a long garbage collection
+    let_lease_expire(up, run)
     time.sleep(SETTLE_S + 2 * EVERY_S)
     found = reap(up)
     process.send_signal(signal.SIGCONT)
     assert [(each["id"], each["fate"], each["closed"]) for each in found["runs"]] == [(run, "alive", False)]
-    assert up.is_at_work(run)
+    assert up.is_at_work(run) and up.slots() == 1
     up.let_go(run)
     assert reap(up)["runs"] == []
+
+
+def let_lease_expire(up: Up, run: str) -> None:
+    """Sets the lease of the run's slot back to yesterday, as eight hours of sleep would."""
+    home = up.project / "store/prefect/concurrency_leases"
+    lease = up.state(run)["state_details"]["deployment_concurrency_lease_id"]
+    yesterday = (datetime.now(UTC) - timedelta(days=1)).isoformat()
+    said = json.loads((home / f"{lease}.json").read_text())
+    (home / f"{lease}.json").write_text(json.dumps({**said, "expiration": yesterday}))
+    index = json.loads((home / "expirations.json").read_text())
+    (home / "expirations.json").write_text(json.dumps({**index, lease: yesterday}))
 
 
 def reap(up: Up) -> dict[str, Any]:
