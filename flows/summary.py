@@ -128,6 +128,7 @@ def llm_figures(metrics: Mapping[str, Any], serves: str) -> dict[str, Any]:
     """Exact match, size and speed of each form of the language model; `serves` is the type that ships."""
     return {key: metrics[key] for key in ("exact_match", "bytes", "tokens_per_s")} | {
         "examples": metrics["n"],
+        "answered": metrics["answered"],
         "serves": serves,
     }
 

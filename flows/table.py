@@ -123,9 +123,17 @@ def _llm(llm: Mapping[str, Any]) -> Section:
         size, speed = llm["bytes"].get(name), llm["tokens_per_s"].get(name)
         label = f"{name} (serves)" if name == llm["serves"] else name
         megabytes = "–" if size is None else f"{size / 1e6:.1f}"
-        rows.append((label, percent(rate), megabytes, "–" if speed is None else f"{speed:.0f}"))
-    title = f"Language model: tool calls from true text ({llm['examples']} examples)"
-    return Section(title, ("", "exact match", "MB", "tokens/s"), rows)
+        rows.append(
+            (
+                label,
+                percent(rate),
+                f"{llm['answered'][name]}",
+                megabytes,
+                "–" if speed is None else f"{speed:.0f}",
+            )
+        )
+    title = "Language model: tool calls from true text"
+    return Section(title, ("", "exact match", "commands", "MB", "tokens/s"), rows)
 
 
 def _road(road: Mapping[str, Any]) -> Section:

@@ -17,17 +17,26 @@ from tasks.errors import ArtifactError, explain_os_error
 from tasks.inference.engine import Engine
 from tasks.inference.llama_cpp_engine import LlamaCppEngine
 from tasks.inference.transformers_engine import TransformersEngine
-from tasks.llm.measure import Examples, Measured, measure, read_examples, write_measured
+from tasks.llm.measure import Examples, Measured, first_of, measure, read_examples, write_measured
 from tasks.settings import EvaluateLlm
 from tasks.stage import run_stage
 
 
 def evaluate(
-    params: EvaluateLlm, *, base_evaluation: Path, merged: Path, gguf: Path, prepared: Path, out_dir: Path
+    params: EvaluateLlm,
+    *,
+    serves: str,
+    base_evaluation: Path,
+    merged: Path,
+    gguf: Path,
+    prepared: Path,
+    out_dir: Path,
 ) -> dict[str, Any]:
     """Writes `out_dir`/metrics.json and samples.parquet; returns the metrics.
 
     Args:
+        serves: the quantisation type that serves: it answers `params.examples` commands, the others the first
+            `params.examples_beside` of them.
         base_evaluation: what `tasks.llm.evaluate_base` wrote for the same examples.
 
     Raises:
@@ -35,9 +44,10 @@ def evaluate(
         ArtifactError: the base model was asked something else.
     """
     asked = read_examples(prepared, merged, params.examples, params.max_new_tokens)
-    found = read_measured(base_evaluation, asked)
+    beside = first_of(asked, params.examples_beside)
+    found = read_measured(base_evaluation, beside)
     for system, path in systems(merged, gguf).items():
-        found.append(measure(system, _engine(path), path, asked))
+        found.append(measure(system, _engine(path), path, asked if system == serves else beside))
     # the release refuses to ship a GGUF other than the one measured
     sha256 = {path.stem.rpartition("-")[2]: sha256_file(path) for path in sorted(gguf.glob("*.gguf"))}
     about = {"sha256": sha256, "measured_on": measured_on()}
@@ -102,5 +112,6 @@ if __name__ == "__main__":
                 "prepared": Path("build/prepared/llm"),
             },
             outputs={"out_dir": Path("build/llm/evaluation")},
+            borrowed={"serves": "evaluate_road.quantisation"},
         )
     )

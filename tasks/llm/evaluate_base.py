@@ -37,7 +37,7 @@ if __name__ == "__main__":
             inputs={"base": Path("build/llm/base"), "prepared": Path("build/prepared/llm")},
             outputs={"out_dir": Path("build/llm/base_evaluation")},
             borrowed={
-                "examples": "evaluate_llm.examples",
+                "examples": "evaluate_llm.examples_beside",
                 "max_new_tokens": "evaluate_llm.max_new_tokens",
             },
         )

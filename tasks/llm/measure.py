@@ -1,14 +1,15 @@
 """A model asked the commands of the test split: its answers judged and timed. No command.
 
 `tasks.llm.evaluate_base` measures the base model, `tasks.llm.evaluate` what the training made of it. All get
-the same commands. tokens_per_s counts the tokens of prompts and answers (the shared prefix once) per second
-of wall time, on whatever threads the process has.
+the same commands, the file that serves more of them, since the gate's floors stand on it. tokens_per_s counts
+the tokens of prompts and answers (the shared prefix once) per second of wall time, on whatever threads the
+process has.
 """
 
 import logging
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -63,6 +64,12 @@ def read_examples(prepared: Path, model: Path, examples: int, max_tokens: int) -
     )
 
 
+def first_of(examples: Examples, count: int) -> Examples:
+    """The first `count` of the examples."""
+    rows, prompts = examples.rows[:count], examples.prompts[:count]
+    return replace(examples, rows=rows, prompts=prompts, asked={**examples.asked, "n": len(rows)})
+
+
 def measure(system: str, engine: Engine, path: Path, examples: Examples) -> Measured:
     """Asks `engine`, made of the folder or file `path`, every example."""
     judged, speed = answer(
@@ -84,6 +91,7 @@ def write_measured(found: Sequence[Measured], about: dict[str, Any], out_dir: Pa
         "exact_match": {one.system: one.exact_match for one in found},
         "bytes": {one.system: one.bytes for one in found},
         "tokens_per_s": {one.system: one.tokens_per_s for one in found},
+        "answered": {one.system: len(one.samples) for one in found},
         **about,
     }
     with new_folder(out_dir) as folder:

@@ -214,16 +214,17 @@ def _parts(name: str, known: Mapping[str, Any]) -> list[str]:
 
 
 def _quantised(merged: tuple[Answer, ...], served: tuple[Answer, ...], path: Path) -> tuple[Change, ...]:
-    """The examples by the merged model and by the GGUF made from it."""
-    before = {answer.id: answer.errors for answer in merged}
-    missing = [answer.id for answer in served if answer.id not in before]
-    if missing or len(before) != len(served):
+    """The examples that both answered, by the merged model and by the GGUF made from it."""
+    after = {answer.id: answer for answer in served}
+    unknown = [answer.id for answer in merged if answer.id not in after]
+    if unknown:
         raise ArtifactError(
-            f"{path}: the merged model and the GGUF answered other examples ({len(before)}, {len(served)})",
+            f"{path}: the merged model answered {len(unknown)} examples that the GGUF did not ({unknown[0]})",
             "what quantisation costs is measured on the same examples",
             "evaluate again: `dvc repro -f evaluate_llm`",
         )
-    return tuple(Change(a.block, a.reference, before[a.id], a.errors, a.units) for a in served)
+    pairs = ((before, after[before.id]) for before in merged)
+    return tuple(Change(a.block, a.reference, b.errors, a.errors, a.units) for b, a in pairs)
 
 
 def llm_answers(table: Path, system: str) -> tuple[Answer, ...]:

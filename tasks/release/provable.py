@@ -22,7 +22,7 @@ from tasks.settings import Params
 # What makes the test set of a floor larger; the prepared data may have no more.
 SIZES = {
     "min_exact_match": "evaluate_llm.examples (or, with data of your own, more test commands)",
-    "max_quantisation_loss": "evaluate_llm.examples (or, with data of your own, more test commands)",
+    "max_quantisation_loss": "evaluate_llm.examples_beside (or, with data of your own, more test commands)",
     "min_exact_match_road": "evaluate_road.utterances (or corpus.test_utterances, or your own test_voices)",
     "max_cer_ood": "corpus.ood_utterances (or your own test_ood)",
 }
@@ -56,7 +56,8 @@ def unprovable(lines: Sequence[Line], params: Params, prepared: Path) -> list[st
         tools = load_tools(prepared / "llm/tools.json")
         rows = read_rows(prepared / "llm/test.jsonl", tools)[: params.evaluate_llm.examples]
         texts = [str(row["written"]) for row in rows]
-        floors += llm_floors(faultless_llm(texts, road), params.decide)
+        beside = params.evaluate_llm.examples_beside
+        floors += llm_floors(faultless_llm(texts, beside, road), params.decide)
     for floor in floors:
         if floor.outcome != "kept" and floor.figures:
             found.setdefault(floor.figures.setting, floor)
@@ -75,10 +76,10 @@ def faultless_asr(speech: Sequence[Answer], road: Road | None) -> AsrEvidence:
     return AsrEvidence("", "", within, same, same, outside, road)
 
 
-def faultless_llm(texts: Sequence[str], road: Road | None) -> LlmEvidence:
-    """The evidence on a language model that is always right."""
+def faultless_llm(texts: Sequence[str], beside: int, road: Road | None) -> LlmEvidence:
+    """The evidence on a language model that is always right, and answers `beside` of the texts merged."""
     answers = tuple(Answer("test", str(n), text, "{}", 0.0, 1.0) for n, text in enumerate(texts))
-    same = tuple(Change(text, "{}", 0.0, 0.0, 1.0) for text in texts)
+    same = tuple(Change(text, "{}", 0.0, 0.0, 1.0) for text in texts[:beside])
     return LlmEvidence("", "the GGUF", (), answers, same, road)
 
 

@@ -127,6 +127,7 @@ def llm_facts(build_dir: Path) -> Facts:
             "exact_match": rate,
             "bytes": metrics.get("bytes", {}).get(name),
             "tokens_per_s": metrics.get("tokens_per_s", {}).get(name),
+            "answered": metrics.get("answered", {}).get(name),
         }
         for name, rate in metrics["exact_match"].items()
     ]

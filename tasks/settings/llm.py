@@ -92,7 +92,12 @@ class VerifyLlm(Section):
 class EvaluateLlm(Section):
     """Exact match of tool calls from true text."""
 
-    examples: int = setting("test examples, from the start of the split", "examples", ge=1)
+    examples: int = setting(
+        "test examples that the type that serves answers, from the start of the split", "examples", ge=1
+    )
+    examples_beside: int = setting(
+        "how many of them the base model, the merged one and the other types answer", "examples", ge=1
+    )
     max_new_tokens: int = setting("longest answer", "tokens", ge=8)
 
 

@@ -39,6 +39,7 @@ LLM = {
     "bytes": {"base": 269_000_000, "merged": 269_000_000, "Q8_0": 145_000_000, "Q4_K_M": 105_000_000},
     "tokens_per_s": {"base": 30.0, "merged": 31.0, "Q8_0": 120.4, "Q4_K_M": 99.0},
     "n": 300,
+    "answered": {"base": 200, "merged": 200, "Q8_0": 300, "Q4_K_M": 200},
 }
 RESULT = {
     "verdict": "promote",

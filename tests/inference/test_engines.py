@@ -232,7 +232,8 @@ def evaluated(merged: Path, gguf_file: Path, tmp_path_factory: pytest.TempPathFa
         examples=5, max_new_tokens=LIMIT, base=merged, prepared=prepared, out_dir=build / "base_evaluation"
     )
     evaluate(
-        EvaluateLlm(examples=5, max_new_tokens=LIMIT),
+        EvaluateLlm(examples=7, examples_beside=5, max_new_tokens=LIMIT),
+        serves="Q8_0",
         base_evaluation=build / "base_evaluation",
         merged=merged,
         gguf=build / "gguf",
@@ -247,11 +248,15 @@ def test_the_base_models_figures_stand_beside_the_others(evaluated: Path, merged
     assert list(metrics["exact_match"]) == ["base", "merged", "Q8_0"] == list(metrics["bytes"])
     assert metrics["exact_match"]["base"] == metrics["exact_match"]["merged"]  # the same folder here
     samples = pd.read_parquet(evaluated / "evaluation/samples.parquet").groupby("system")
-    assert {name: len(rows) for name, rows in samples} == {"base": 5, "merged": 5, "Q8_0": 5}
+    assert {name: len(rows) for name, rows in samples} == {"base": 5, "merged": 5, "Q8_0": 7}
+    assert metrics["answered"] == {"base": 5, "merged": 5, "Q8_0": 7} and metrics["n"] == 7
+    ids = {name: rows["id"].tolist() for name, rows in samples}
+    assert ids["Q8_0"][:5] == ids["merged"] == ids["base"]
     places = {"merged": merged, "gguf": evaluated / "gguf", "prepared": evaluated / "prepared"}
     with pytest.raises(ArtifactError, match="answers to other examples"):
         evaluate(
-            EvaluateLlm(examples=4, max_new_tokens=LIMIT),
+            EvaluateLlm(examples=7, examples_beside=4, max_new_tokens=LIMIT),
+            serves="Q8_0",
             base_evaluation=evaluated / "base_evaluation",
             out_dir=evaluated / "other",
             **places,
@@ -278,12 +283,12 @@ def test_answers_of_the_evaluation_are_taken_for_the_same_prompt_alone(
     done: list[int] = []
     said = answer(cpp_engine, texts, tools, LIMIT, known=known(evaluated), advance=done.append)
     assert [one.hypothesis for one in said] == [one.hypothesis for one in expected]
-    assert [one.known for one in said] == [True] * 5 + [False] * 3
+    assert [one.known for one in said] == [True] * 7 + [False]
     assert len(asked) == 3 and sum(done) == len(texts)
 
 
 def test_answers_of_another_file_limit_or_set_of_tools_are_not_taken(evaluated: Path, tmp_path: Path) -> None:
-    assert len(known(evaluated)) == 5
+    assert len(known(evaluated)) == 7
     assert known(evaluated, limit=LIMIT + 1) == {}
     build = shutil.copytree(evaluated, tmp_path / "build")
     tools = build / "prepared/tools.json"
