@@ -284,7 +284,7 @@ def test_answers_of_the_evaluation_are_taken_for_the_same_prompt_alone(
     said = answer(cpp_engine, texts, tools, LIMIT, known=known(evaluated), advance=done.append)
     assert [one.hypothesis for one in said] == [one.hypothesis for one in expected]
     assert [one.known for one in said] == [True] * 7 + [False]
-    assert len(asked) == 3 and sum(done) == len(texts)
+    assert len(asked) == 1 and sum(done) == len(texts)
 
 
 def test_answers_of_another_file_limit_or_set_of_tools_are_not_taken(evaluated: Path, tmp_path: Path) -> None:

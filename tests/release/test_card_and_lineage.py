@@ -77,7 +77,7 @@ def test_the_language_model_card_names_its_base_and_every_file(project, params):
     text = card("llm", params)
     data = ModelCard(text).data
     assert data.base_model == "HuggingFaceTB/SmolLM2-135M-Instruct" and data.pipeline_tag == "text-generation"
-    assert "| Q8_0 (serves) | 97.00% | 10 |" in text and "Apache-2.0" in text
+    assert "| Q8_0 (serves) | 97.00% | 300 | 10 |" in text and "Apache-2.0" in text
 
 
 @pytest.mark.parametrize("line", ["asr", "llm"])

@@ -144,10 +144,14 @@ def test_a_whole_gguf_loads_and_answers_as_a_champion(tmp_path, params):
     rows = read_rows(prepared / "test.jsonl", load_tools(prepared / "tools.json"))
     items = tuple(Answer("test", row["id"], row["id"], "", 0, 1) for row in rows)
     asked = ask_engine(published, Questions(tmp_path / "prepared", items), params)
-    asking = params.evaluate_llm.model_dump()
+    asking = {
+        "examples": params.evaluate_llm.examples_beside,
+        "max_new_tokens": params.evaluate_llm.max_new_tokens,
+    }
     evaluate_base(**asking, base=merged, prepared=prepared, out_dir=tmp_path / "base")
     evaluate(
         params.evaluate_llm,
+        serves="Q8_0",
         base_evaluation=tmp_path / "base",
         merged=merged,
         gguf=published,
