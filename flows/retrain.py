@@ -82,6 +82,7 @@ def retrain(
     reaper.begin(UUID(str(runtime.flow_run.id)))
     with hold_run_lock():
         steps.clear_stale_locks()
+        steps.clear_left_files()
         lines: tuple[Line, ...] = ("asr", "llm") if line == "all" else (line,)
         began = time.monotonic()
         params = _settle(quick, overrides or [])
