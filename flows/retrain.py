@@ -84,6 +84,7 @@ def retrain(
     reaper.begin(UUID(str(runtime.flow_run.id)))
     with hold_run_lock():
         steps.clear_stale_locks()
+        steps.clear_left_files()
         lines: tuple[Line, ...] = ("asr", "llm") if line == "all" else (line,)
         began = time.monotonic()
         params = settle(quick, [*(overrides or []), *_going_on_from(wanted)])

@@ -23,7 +23,8 @@ from tasks.errors import ConflictError, MalgilError
 from tasks.params import RESOLVED, SOURCES, read_yaml, write_resolved, write_sources
 from tasks.settings import Params
 
-LOGS = Path("build/logs")
+BUILD, LOGS = Path("build"), Path("build/logs")
+LEFT_S = 3600.0
 RWLOCK = Path(".dvc/tmp/rwlock")
 GRAPH, PARAMS = Path("dvc.yaml"), Path("params.yaml")
 SHARED = ("commands", "corpus", "embed_asr", "validate", "prepare_asr")
@@ -223,6 +224,21 @@ def clear_stale_locks() -> None:
     if entries and not alive:
         log.info("a killed run had left DVC's lock table behind; removed")
         RWLOCK.unlink(missing_ok=True)
+
+
+def clear_left_files() -> None:
+    """Removes half-written files of killed writers from build/; call it while holding the run lock.
+
+    A living writer (a stage started by hand) has touched its file within the hour. Half-written folders are
+    removed by the next writer of the same folder.
+    """
+    for path in BUILD.rglob(".*.part"):
+        try:
+            if path.is_file() and time.time() - path.stat().st_mtime > LEFT_S:
+                path.unlink()
+                log.info("removed %s, which a killed run had left half-written", path)
+        except OSError:
+            continue  # gone meanwhile, or not ours to remove
 
 
 def _holds(pid: int, command: str) -> bool:

@@ -328,14 +328,14 @@ def reap(up: Up) -> dict[str, Any]:
 
 
 def test_the_end_of_malgil_up_ends_its_run_and_says_so(up: Up) -> None:
-    """Ctrl-C: the worker goes first, so the books are right at once."""
+    """Ctrl-C and SIGTERM: the worker goes first, so the books are right at once."""
     up.ensure()
     run = up.begin()
     wait_until(lambda: up.is_at_work(run), STARTS_S, lambda: up.state(run))
     family = up.family()
     assert up.child is not None
-    up.child.send_signal(signal.SIGINT)
-    assert up.child.wait(90) == 0
+    up.child.terminate()
+    assert up.child.wait(90) == 143
     _, alive = psutil.wait_procs(family, timeout=30)
     assert alive == [] and not answers(f"{up.api}/health")
     up.ensure()

@@ -129,6 +129,16 @@ def test_a_lock_table_left_by_a_killed_dvc_is_cleared(project: Path, left: str) 
         stranger.wait()
 
 
+def test_half_written_files_are_removed_once_nobody_writes_them(project: Path) -> None:
+    left, young, whole = (Path("build") / name for name in (".a.npy.x1.part", ".b.npy.x2.part", "c.part"))
+    for path in (left, young, whole):
+        path.write_text("half")
+    for path in (left, whole):
+        os.utime(path, (0, time.time() - 7200))
+    steps.clear_left_files()
+    assert [path.exists() for path in (left, young, whole)] == [False, True, True]
+
+
 def test_a_lock_of_a_living_dvc_is_waited_for(project: Path, caplog: pytest.LogCaptureFixture) -> None:
     command = [sys.executable, "-m", "dvc", "repro", "-s", "one"]
     environment = {**os.environ, "AWAITED_BY_one": "go"}
