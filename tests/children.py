@@ -5,6 +5,7 @@ ten other things to do makes neither of them.
 """
 
 import subprocess
+import tempfile
 import time
 from collections.abc import Sequence
 from typing import Any, AnyStr
@@ -16,33 +17,35 @@ LOOK_S = 5.0
 
 
 def run(
-    command: Sequence[str], *, cpu_s: float = 300.0, check: bool = False, input: Any = None, **options: Any
+    command: Sequence[str], *, cpu_s: float = 300.0, check: bool = False, input: bytes = b"", **options: Any
 ) -> "subprocess.CompletedProcess[Any]":
     """`subprocess.run` with both outputs captured, for a child and its children that use at most `cpu_s`.
+
+    `input` is the child's standard input where there is any.
 
     Raises:
         subprocess.TimeoutExpired: they used more, or none for QUIET_S; all of them were killed.
         subprocess.CalledProcessError: `check` was asked for and the exit code is not zero.
     """
-    if input is not None:
-        options["stdin"] = subprocess.PIPE
-    child = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, **options)
-    out, err = communicate(child, cpu_s=cpu_s, input=input)
+    with tempfile.TemporaryFile() as given:
+        if input:
+            given.write(input)
+            given.seek(0)
+            options["stdin"] = given
+        child = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, **options)
+    out, err = communicate(child, cpu_s=cpu_s)
     if check and child.returncode:
         raise subprocess.CalledProcessError(child.returncode, command, out, err)
     return subprocess.CompletedProcess(command, child.returncode, out, err)
 
 
-def communicate(
-    child: "subprocess.Popen[AnyStr]", *, cpu_s: float = 300.0, input: AnyStr | None = None
-) -> tuple[AnyStr, AnyStr]:
+def communicate(child: "subprocess.Popen[AnyStr]", *, cpu_s: float = 300.0) -> tuple[AnyStr, AnyStr]:
     """`child.communicate` with the limits of `run`."""
     used, worked = 0.0, time.monotonic()
     while True:
         try:
-            return child.communicate(input, timeout=LOOK_S)
+            return child.communicate(timeout=LOOK_S)
         except subprocess.TimeoutExpired as late:
-            input = None  # it is sent already, or being sent
             family = _family(child.pid)
             now = sum(map(_cpu_s, family))
             if now > used + 0.01:

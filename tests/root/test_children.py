@@ -2,20 +2,32 @@
 
 import subprocess
 import sys
+import time
 
 import psutil
 import pytest
 
 from tests import children
 
+ECHO = """
+import sys, time
+time.sleep(0.5)
+print(sys.stdin.read())
+print("e", file=sys.stderr)
+raise SystemExit(3)
+"""
+PARENT = """
+import subprocess, sys
+child = subprocess.Popen([sys.executable, "-c", sys.argv[1]])
+print(child.pid, flush=True)
+child.wait()
+"""
+
 
 def test_outputs_and_code_come_back_and_input_arrives(monkeypatch):
     monkeypatch.setattr(children, "LOOK_S", 0.05)  # it is looked at many times before it ends
-    code = (
-        "import sys, time; time.sleep(0.5); print(sys.stdin.read()); print('e', file=sys.stderr); sys.exit(3)"
-    )
-    done = children.run([sys.executable, "-c", code], input="말길" * 100_000, text=True)
-    assert (done.returncode, done.stdout, done.stderr) == (3, "말길" * 100_000 + "\n", "e\n")
+    done = children.run([sys.executable, "-c", ECHO], input=b"malgil" * 100_000, text=True)
+    assert (done.returncode, done.stdout, done.stderr) == (3, "malgil" * 100_000 + "\n", "e\n")
     with pytest.raises(subprocess.CalledProcessError):
         children.run([sys.executable, "-c", "raise SystemExit(1)"], check=True)
 
@@ -23,8 +35,17 @@ def test_outputs_and_code_come_back_and_input_arrives(monkeypatch):
 @pytest.mark.parametrize("does", ["import signal; signal.pause()", "while True: pass"])
 def test_a_child_that_hangs_or_runs_away_is_ended_with_its_own_children(monkeypatch, does):
     monkeypatch.setattr(children, "LOOK_S", 0.05)
-    monkeypatch.setattr(children, "QUIET_S", 2.0)
-    code = f"import subprocess, sys; p = subprocess.Popen([sys.executable, '-c', {does!r}]); print(p.pid, flush=True); p.wait()"
-    with pytest.raises(subprocess.TimeoutExpired) as caught:
-        children.run([sys.executable, "-c", code], cpu_s=1.0, text=True)
-    assert not psutil.pid_exists(int(caught.value.output))
+    monkeypatch.setattr(children, "QUIET_S", 5.0)
+    parent = subprocess.Popen([sys.executable, "-c", PARENT, does], stdout=subprocess.PIPE, text=True)
+    grandchild = int(parent.stdout.readline())
+    with pytest.raises(subprocess.TimeoutExpired):
+        children.communicate(parent, cpu_s=1.0)
+    while runs(grandchild):
+        time.sleep(0.01)
+
+
+def runs(pid):
+    try:
+        return psutil.Process(pid).status() != psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return False
