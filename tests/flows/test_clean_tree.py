@@ -44,3 +44,9 @@ def test_a_run_leaves_git_status_as_it_was(clone: Path) -> None:
     steps.settle(quick=True, overrides=["corpus.seed=7"])
     assert steps.find_fresh(planned) == set()
     assert git(clone, "status", "--porcelain") == ""
+
+
+def test_no_file_that_a_run_writes_is_tracked() -> None:
+    """What is tracked changes in `git status` though it is ignored."""
+    root = Path(__file__).parents[2]
+    assert git(root, "ls-files", "dvc.lock", "build", "store") == ""
