@@ -147,9 +147,10 @@ def _warn_of_floors(
     lines: Sequence[Line], params: Params, futures: dict[str, PrefectFuture[StageRun]]
 ) -> list[PrefectFuture[None]]:
     """The warnings of each line, given as soon as its test set is prepared."""
-    first: list[Line] = ["llm"] if "llm" in lines else []
+    prepared = [line for line in lines if steps.PREPARED[line] in futures]
+    first: list[Line] = ["llm"] if "llm" in prepared else []
     submitted: list[PrefectFuture[None]] = []
-    for asked, told in ((first, []), (list(lines) if "asr" in lines else [], first)):
+    for asked, told in ((first, []), (prepared if "asr" in prepared else [], first)):
         if asked:
             after = [futures[steps.PREPARED[line]] for line in asked]
             submitted.append(warn_of_floors.submit(asked, told, params, wait_for=after, return_state=False))
