@@ -14,9 +14,13 @@ import random
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import torch
+from torch import Tensor
+
 from tasks.llm.feed import Feed
 from tasks.llm.packing import Example, Pack, pack
 
+WRITING = 0.1  # what the loss of other tokens counts: what is written out where nothing is left to decide
 HARDEST = 1.0  # a loss counts as no more than this: an answer of probability 0.37
 UNSEEN_PART = 0.5
 EASY_KIND = 0.3  # a part can be hard though most of its kind is easy
@@ -29,7 +33,7 @@ class Curriculum(Feed):
     """Examples chosen by their running loss, until a budget of tokens is spent.
 
     Args:
-        examples: with their `rows` of the prepared split, one for one.
+        examples: with their decisions, and with their `rows` of the prepared split, one for one.
         prefix: prompt tokens that all examples share.
         length, max_tokens: of a packed row, and of the whole training.
     """
@@ -59,9 +63,11 @@ class Curriculum(Feed):
     def place(self) -> tuple[int, int]:
         return min(self.tokens, self._max_tokens), self._max_tokens
 
-    def tell(self, losses: Sequence[float]) -> None:
-        for place, loss in zip(self._last, losses, strict=True):
-            hardness = min(loss, HARDEST)
+    def tell(self, row: Pack, losses: Tensor) -> None:
+        counted = losses * torch.where(row.deciding, 1.0, WRITING)
+        of_each = torch.split(counted, [len(self._examples[place].completion) for place in self._last])
+        for place, own in zip(self._last, of_each, strict=True):
+            hardness = min(own.sum().item(), HARDEST)
             self._remember(self._kinds[place], hardness, MEMORY["kind"])
             for part in self._parts[place]:
                 self._remember(part, hardness, MEMORY["part"])

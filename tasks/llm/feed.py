@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+from torch import Tensor
+
 from tasks.llm.packing import Pack
 
 
@@ -12,7 +14,7 @@ class Feed:
     """Hands out packed rows and counts them; its state can be saved between two rows.
 
     Attributes:
-        asks: whether it wants to be told how hard each example was.
+        asks: whether it wants to be told how hard each row was.
         unit: of `place`.
         rows, tokens, targets, examples: handed out so far; `targets` are completion tokens.
     """
@@ -37,8 +39,8 @@ class Feed:
             self.examples += len(row.segments)
         return row
 
-    def tell(self, losses: Sequence[float]) -> None:
-        """How hard the examples of the last row were: -log of the probability of each one's answer."""
+    def tell(self, row: Pack, losses: Tensor) -> None:
+        """How hard the last row was: the loss of each of its targets."""
 
     def state(self) -> dict[str, Any]:
         """What `restore` needs to go on from here."""

@@ -22,10 +22,15 @@ log = logging.getLogger("malgil.packing")
 
 @dataclass(frozen=True)
 class Example:
-    """Token ids of one conversation. `completion` ends with the end-of-turn token."""
+    """Token ids of one conversation. `completion` ends with the end-of-turn token.
+
+    `decisions`, where they are known (`decisions.py`), are the places in the completion that are not forced
+    under constrained decoding.
+    """
 
     prompt: tuple[int, ...]
     completion: tuple[int, ...]
+    decisions: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -39,6 +44,7 @@ class Pack:
         segments: start and end of each example's own tokens.
         predicting: (targets,) the places whose next token is predicted.
         targets: (targets,) those next tokens.
+        deciding: (targets,) whether the model decides there.
     """
 
     ids: Tensor
@@ -47,10 +53,11 @@ class Pack:
     segments: tuple[tuple[int, int], ...]
     predicting: Tensor
     targets: Tensor
+    deciding: Tensor
 
     def to(self, device: torch.device) -> "Pack":
         """The same row on a device."""
-        names = ("ids", "positions", "predicting", "targets")
+        names = ("ids", "positions", "predicting", "targets", "deciding")
         return replace(self, **{name: getattr(self, name).to(device) for name in names})
 
 
@@ -107,6 +114,7 @@ def _row(examples: Sequence[Example], prefix: int) -> Pack:
     segments: list[tuple[int, int]] = []
     predicting: list[int] = []
     targets: list[int] = []
+    deciding: list[bool] = []
     for example in examples:
         own = (*example.prompt[prefix:], *example.completion)
         start = len(ids)
@@ -115,6 +123,7 @@ def _row(examples: Sequence[Example], prefix: int) -> Pack:
         segments.append((start, len(ids)))
         predicting += range(len(ids) - len(example.completion) - 1, len(ids) - 1)
         targets += example.completion
+        deciding += (place in example.decisions for place in range(len(example.completion)))
     return Pack(
         torch.tensor(ids),
         torch.tensor(positions),
@@ -122,4 +131,5 @@ def _row(examples: Sequence[Example], prefix: int) -> Pack:
         tuple(segments),
         torch.tensor(predicting),
         torch.tensor(targets),
+        torch.tensor(deciding),
     )

@@ -18,6 +18,7 @@ from tasks.inference.loading import load_tokenizer
 from tasks.llm.adapters import adapted_model
 from tasks.llm.chat import load_tools
 from tasks.llm.curriculum import Curriculum
+from tasks.llm.decisions import with_decisions
 from tasks.llm.feed import Feed, Planned
 from tasks.llm.hardware import device
 from tasks.llm.packing import Example, encode, pack, shared_prefix
@@ -52,6 +53,8 @@ def train(
     tokenizer = load_tokenizer(base)
     examples = {name: encode(tokenizer, rows) for name, rows in splits.items()}
     prefix = shared_prefix([*examples["train"], *examples["validation"]])
+    if params.order == "hardest" or params.decision_weight != 1.0:
+        examples["train"] = with_decisions(examples["train"], splits["train"], tools, tokenizer)
     feed = _feed(params, examples["train"], splits["train"], prefix)
     looks = pack(examples["validation"][: params.validation_examples], params.pack_length, prefix)
     place = device()
@@ -60,7 +63,16 @@ def train(
     if params.initial:
         inputs["initial"] = digest_folder(Path(params.initial))
     key = digest_json({"params": params.model_dump(), "base": digest_folder(base), **inputs})
-    run = Run(params, model, kernels, feed, [row.to(place) for row in looks], work=work, key=key)
+    run = Run(
+        params,
+        model,
+        kernels,
+        feed,
+        [row.to(place) for row in looks],
+        work=work,
+        key=key,
+        decision_weight=params.decision_weight,
+    )
     result = run.finish(len(examples["train"]))
     with new_folder(training) as folder:
         shutil.copyfile(work / "history.jsonl", folder / "history.jsonl")

@@ -129,9 +129,10 @@ class Run:
         work: Path,
         key: str,
         name: str = "train llm",
+        decision_weight: float = 1.0,
     ) -> None:
         self.params, self.model, self.feed, self.looks = params, model, feed, looks
-        self.kernels, self.name = kernels, name
+        self.kernels, self.name, self.decision_weight = kernels, name, decision_weight
         self.place = next(model.parameters()).device
         self.causal = model.get_base_model()
         self.weights = [weight for weight in model.parameters() if weight.requires_grad]
@@ -183,23 +184,24 @@ class Run:
             self.params.seed * 1_000_003 + self.step
         )  # dropout resumes without a stored generator
         self.model.train()
-        loss = self._loss(row) / len(row.targets)
-        loss.backward()  # type: ignore[no-untyped-call]
+        loss, weighted = (total / len(row.targets) for total in self._losses(row))
+        weighted.backward()  # type: ignore[no-untyped-call]
         norm = torch.nn.utils.clip_grad_norm_(self.weights, CLIP_NORM)
         self.optimizer.step()
         self.optimizer.zero_grad(set_to_none=True)
         self.loss = loss.item()
         self.tracker.log(self.step + 1, loss=self.loss, learning_rate=rate, gradient_norm=norm.item())
 
-    def _loss(self, row: Pack) -> Tensor:
-        """The summed loss of a row; the feed is told that of each example if it asks."""
-        if not self.feed.asks:
-            return completion_loss(self.causal, row, kernels=self.kernels.on)
+    def _losses(self, row: Pack) -> tuple[Tensor, Tensor]:
+        """The summed loss of a row, as it is and with the decisions weighed; the feed is told if it asks."""
+        if not self.feed.asks and self.decision_weight == 1.0:
+            loss = completion_loss(self.causal, row, kernels=self.kernels.on)
+            return loss, loss
         losses = cross_entropy(packed_logits(self.causal, row), row.targets, reduction="none")
-        of_each = losses.detach()
-        ranges = [(row.predicting >= start) & (row.predicting < end) for start, end in row.segments]
-        self.feed.tell([float(of_each[own].sum()) for own in ranges])
-        return losses.sum()
+        if self.feed.asks:
+            self.feed.tell(row, losses.detach())
+        weighted = losses * torch.where(row.deciding, self.decision_weight, 1.0)
+        return losses.sum(), weighted.sum()
 
     def _look(self) -> tuple[float, float]:
         """Mean loss per completion token, and the share of answers right token by token.

@@ -56,6 +56,12 @@ class TrainLlm(LlmTraining):
     order: Literal["random", "hardest"] = setting(
         "which examples come next: by chance, or what the model finds hardest so far", "–"
     )
+    decision_weight: float = setting(
+        "what the loss of a token counts where the model decides; where the command leaves no choice: 1",
+        "–",
+        ge=1,
+        le=100,
+    )
     blocks: int = setting("blocks that learn, counted from the output; 0: all", "blocks", ge=0)
 
 

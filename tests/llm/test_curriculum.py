@@ -3,6 +3,7 @@
 from typing import Any
 
 import pytest
+import torch
 
 from tasks.llm.curriculum import Curriculum, kind_of, parts_of
 from tasks.llm.packing import Example
@@ -10,8 +11,8 @@ from tests import tiny_llm
 
 
 def example(number: int) -> Example:
-    """Ten tokens, the first two shared by all; the third says which example it is."""
-    return Example((0, 1, 100 + number, 3, 4), (5, 6, 7, 8, 9))
+    """Ten tokens, the first two shared by all; the third says which it is, the sixth decides the answer."""
+    return Example((0, 1, 100 + number, 3, 4), (5, 6, 7, 8, 9), decisions=(0,))
 
 
 def curriculum(rows: list[dict[str, Any]], **changes: Any) -> Curriculum:
@@ -24,15 +25,25 @@ def places(row: Any) -> list[int]:
     return [int(row.ids[start]) - 100 for start, _ in row.segments]
 
 
-def train(feed: Curriculum, rows: list[dict[str, Any]], hard: str, steps: int = 10_000) -> list[int]:
-    """The examples handed out, where only those of the tool `hard` have a loss."""
+DECIDED, WRITTEN = [1.0, 0, 0, 0, 0], [0, 0.25, 0.25, 0.25, 0.25]
+
+
+def train(
+    feed: Curriculum,
+    rows: list[dict[str, Any]],
+    hard: str,
+    steps: int = 10_000,
+    loss: list[float] = DECIDED,
+) -> list[int]:
+    """The examples handed out, where only the answers with the tool `hard` have a loss."""
     seen: list[int] = []
     for _ in range(steps):
         row = feed.take()
         if row is None:
             break
         seen += places(row)
-        feed.tell([1.0 if rows[at]["tool_call"]["name"] == hard else 0.0 for at in places(row)])
+        names = [rows[at]["tool_call"]["name"] for at in places(row)]
+        feed.tell(row, torch.tensor([loss if name == hard else [0.0] * 5 for name in names]).flatten())
     return seen
 
 
@@ -42,10 +53,14 @@ def rows() -> list[dict[str, Any]]:
 
 
 def test_what_stays_hard_comes_far_more_often_than_by_chance(rows: list[dict[str, Any]]) -> None:
-    hard = [at for at, row in enumerate(rows) if row["tool_call"]["name"] == "lock_door"]
+    hard = {at for at, row in enumerate(rows) if row["tool_call"]["name"] == "lock_door"}
     assert len(hard) < 0.05 * len(rows)
-    seen = train(curriculum(rows), rows, "lock_door")
-    assert len(set(hard) & set(seen[:60])) > 0.7 * len(hard)  # by chance a tenth
+    quarter = len(rows) // 4
+    early = hard & set(train(curriculum(rows), rows, "lock_door")[:quarter])
+    assert len(early) > 0.6 * len(hard)  # by chance a quarter
+    # where nothing is decided, an answer is only written out: not hard, however unlikely its letters were
+    written = hard & set(train(curriculum(rows), rows, "lock_door", loss=WRITTEN)[:quarter])
+    assert len(written) < 0.4 * len(hard)
 
 
 def test_every_kind_is_met_among_the_first(rows: list[dict[str, Any]]) -> None:

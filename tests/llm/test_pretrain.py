@@ -40,7 +40,15 @@ SHARED: dict[str, Any] = {
     "checkpoint_every": 5,
 }
 PRETRAIN = {**SHARED, "source": "builtin", "text": "", "documents": 80}
-TRAIN = {**SHARED, "initial": "", "from_champion": False, "order": "random", "blocks": 0, "max_tokens": 1_000}
+TRAIN = {
+    **SHARED,
+    "initial": "",
+    "from_champion": False,
+    "order": "random",
+    "decision_weight": 1.0,
+    "blocks": 0,
+    "max_tokens": 1_000,
+}
 
 
 def run(base: Path, out: Path, **changes: Any) -> Path:

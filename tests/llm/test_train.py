@@ -28,6 +28,7 @@ PARAMS: dict[str, Any] = {
     "initial": "",
     "from_champion": False,
     "order": "random",
+    "decision_weight": 1.0,
     "blocks": 0,
     "seed": 1,
     "rank": 8,
@@ -102,7 +103,13 @@ def test_a_killed_run_ends_with_the_same_weights(
 def test_the_hardest_first_learns_and_resumes_to_the_same_weights(
     base: Path, prepared: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    changes = {"order": "hardest", "dropout": 0.0, "max_tokens": 6_000, "kernels": "off"}
+    changes = {
+        "order": "hardest",
+        "decision_weight": 2.0,
+        "dropout": 0.0,
+        "max_tokens": 6_000,
+        "kernels": "off",
+    }
     run(base, prepared, tmp_path / "once", **changes)
     losses = [row["loss"] for row in curve(tmp_path / "once") if "loss" in row]
     assert losses[-1] < 0.7 * losses[0]
