@@ -103,7 +103,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=RESULTS)
     arguments = parser.parse_args()
     set_logging()
-    sets = ["train_llm.initial="] if arguments.without_initial else []
+    sets = ['train_llm.initial=""'] if arguments.without_initial else []
     if arguments.quick:
         sets += ["train_llm.max_tokens=1000", "evaluate_llm.examples=8"]
     for seed in arguments.seeds:
