@@ -8,8 +8,10 @@ imports, which halves the wait, and ties its life to ours, so that a killed run 
 """
 
 import atexit
+import errno
 import json
 import os
+import shutil
 import socket
 import sys
 import time
@@ -22,6 +24,7 @@ from tasks.errors import ConflictError, MalgilError
 UP = Path("store/up.json")  # written by `malgil up`: addresses and pid
 LOG = Path("build/logs/prefect-server.log")
 START_S = 300.0
+DATABASE_BYTES = 2_000_000  # about what Prefect's new database takes
 HOST = "127.0.0.1"
 POOL = "malgil"  # the work pool of `malgil up` and of prefect.yaml
 
@@ -38,10 +41,13 @@ class Api:
 
         Raises:
             MalgilError: it does not within five minutes (a configured one: five seconds), or it died.
+            OSError: it died on a full disk.
         """
         deadline = time.monotonic() + (START_S if self._child else 5.0)
         while not is_healthy(self.url):
             if self._child is not None and self._child.poll() is not None:
+                if shutil.disk_usage(LOG.parent).free < DATABASE_BYTES:  # it could not even say so in its log
+                    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(LOG.parent))
                 raise MalgilError(
                     "the embedded Prefect server ended while starting",
                     "\n".join(["its last lines:", *process.tail(LOG)]),

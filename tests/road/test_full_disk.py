@@ -11,7 +11,7 @@ import pytest
 from tests.children import run
 
 pytestmark = pytest.mark.slow
-SMALL_MB = 24
+SMALL_MB = 36  # the project is 22
 
 
 @pytest.fixture(scope="module")
