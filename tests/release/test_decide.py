@@ -164,6 +164,12 @@ def test_a_floor_of_the_language_model(case):
         assert says in decision.reasons[1]
 
 
+def test_a_broken_road_rejects_the_language_model_too():
+    decision = decide_llm(llm(road=road(16)), None, PARAMS)
+    assert decision.verdict == "reject"
+    assert "is under 85.00% (decide.min_exact_match_road)" in decision.reasons[1]
+
+
 def test_a_failed_verification_rejects():
     decision = decide_llm(llm(failed_checks=("tokens differ",)), None, PARAMS)
     assert decision.verdict == "reject"

@@ -81,6 +81,7 @@ def test_the_answers_of_a_version_published_before_floors_had_intervals_are_stil
 
 def test_the_out_of_domain_slice_has_a_rate_and_no_answers_to_compare(project):
     compared = len(asr().answers)
+    assert asr().outside == ()  # a corpus without the slice
     table = BUILD / "asr/evaluation/utterances.parquet"
     rows = pd.read_parquet(table)
     outside = rows[rows["split"] == "test_voices"].assign(split="test_ood")
