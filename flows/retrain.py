@@ -28,15 +28,17 @@ from flows.steps import StageRun
 from flows.summary import SUMMARY, build_summary
 from flows.table import as_markdown
 from tasks import params as settings
-from tasks.artifacts import write_json
+from tasks.artifacts import read_json, write_json
 from tasks.errors import MalgilError
 from tasks.release import release
 from tasks.release.champion_adapter import champion_adapter
+from tasks.release.judgement import model_name
 from tasks.release.provable import unprovable
 from tasks.release.release import Line, ReleaseResult
 from tasks.settings import Params
 
 BUILD, STORE, REPORT = Path("build"), Path("store"), Path("build/report.html")
+STARTED_FROM = BUILD / "work/started_from.json"  # kept until the run has ended
 LineChoice = Literal["all", "asr", "llm"]
 log = logging.getLogger("malgil")
 
@@ -87,22 +89,32 @@ def retrain(
         steps.clear_left_files()
         lines: tuple[Line, ...] = ("asr", "llm") if line == "all" else (line,)
         began = time.monotonic()
-        params = settle(quick, [*(overrides or []), *_going_on_from(wanted)])
+        initial = _going_on_from(wanted) if "llm" in lines else []
+        params = settle(quick, [*(overrides or []), *initial])
         stages = _make_all(lines, params)
         results = {name: _release(name, params) for name in lines}
         report = _report(params, results, stages)
         summary = build_summary(BUILD, params, results, stages, report, wall_s=time.monotonic() - began)
         write_json(SUMMARY, summary)
+        STARTED_FROM.unlink(missing_ok=True)
         create_markdown_artifact(as_markdown(summary), key="retrain", description=f"{report.resolve()}")
         return summary
 
 
 def _going_on_from(params: Params) -> list[str]:
-    """The override that names the champion's adapter, where the settings ask for it and a version serves."""
+    """The override that names the champion's adapter, where the settings ask for it and a version serves.
+
+    A killed run goes on from the champion that it began with, though its own version may serve by now.
+    """
     if not params.train_llm.from_champion:
         return []
-    adapter = champion_adapter(params, STORE)
-    return [f"train_llm.initial={adapter}"] if adapter else []
+    model = model_name("llm", params)
+    begun = read_json(STARTED_FROM) if STARTED_FROM.is_file() else {}
+    if begun.get("model") != model:
+        begun = {"model": model, "adapter": str(champion_adapter(params, STORE) or "")}
+        STARTED_FROM.parent.mkdir(parents=True, exist_ok=True)
+        write_json(STARTED_FROM, begun)
+    return [f"train_llm.initial={begun['adapter']}"] if begun["adapter"] else []
 
 
 def _make_all(lines: Sequence[Line], params: Params | None = None) -> dict[str, StageRun]:

@@ -60,10 +60,10 @@ def _end_with_parent(stopping: threading.Event) -> None:
     while os.read(0, 4096):
         pass
     stopping.set()
-    os.killpg(os.getpgrp(), signal.SIGTERM)
     if not os.path.isdir("/proc"):  # noqa: PTH112
+        os.killpg(os.getpgrp(), signal.SIGTERM)
         time.sleep(GRACE_S)
-    _end_family()
+    _end_family()  # each is told once: a second SIGTERM makes Prefect's worker kill itself
     os.killpg(os.getpgrp(), signal.SIGKILL)
 
 

@@ -36,7 +36,7 @@ class ResumableState:
         self.folder, self.key = folder, key
 
     def save(self, step: int, state: dict[str, Any]) -> None:
-        """Writes the state whole, then its note, then drops all but the two newest.
+        """Writes the state whole, then its note, then drops those of another key and all but the two newest.
 
         Raises:
             CapacityError: the disk is full; the earlier states stay.
@@ -45,7 +45,8 @@ class ResumableState:
         with new_file(path) as temporary:
             torch.save({**state, "random": _random_states()}, temporary)
         write_json(path.with_suffix(".json"), {"key": self.key, "step": step, "sha256": sha256_file(path)})
-        for old in self._states()[KEPT:]:
+        own = [path for path in self._states() if self._is_own(path)]
+        for old in {*self._states()} - {*own[:KEPT]}:
             old.with_suffix(".json").unlink(missing_ok=True)
             old.unlink()
 
@@ -78,6 +79,12 @@ class ResumableState:
     def clear(self) -> None:
         """Removes everything: the training has finished."""
         shutil.rmtree(self.folder, ignore_errors=True)
+
+    def _is_own(self, path: Path) -> bool:
+        try:
+            return bool(read_json(path.with_suffix(".json")).get("key") == self.key)
+        except (MalgilError, AttributeError):
+            return False
 
     def _states(self) -> list[Path]:
         return sorted(self.folder.glob("step-*.pt"), reverse=True)

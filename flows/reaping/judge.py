@@ -69,13 +69,20 @@ def judge(run: Run, machine: Machine, workers: Sequence[Worker], now: datetime) 
     """
     if run.id in machine.engines:
         return Verdict("alive", f"process {machine.engines[run.id]} has it")
-    if run.state != "PENDING" and run.process is not None:
+    if run.state != "PENDING" and run.process is not None and not _tried_elsewhere(run):
         return _by_process(run, run.process, machine, now)
     if machine.hidden and run.deployed:
         return Verdict("unknown", f"processes of another user may have it: {sorted(machine.hidden)}")
     if run.deployed:
         return _by_worker(run, machine, workers, now)
     return _by_silence(run, "nobody has noted which process has it", now)
+
+
+def _tried_elsewhere(run: Run) -> bool:
+    """A worker on another machine has it: what it noted is of an earlier attempt until it notes again."""
+    return (
+        run.process is not None and run.worker is not None and run.worker.place.host != run.process.place.host
+    )
 
 
 def _by_process(run: Run, process: Process, machine: Machine, now: datetime) -> Verdict:

@@ -87,8 +87,12 @@ def begin(flow_run_id: UUID) -> None:
     A reaper that fails says so and lets the run go on.
     """
     with get_client(sync_client=True) as client:
-        client.update_flow_run_labels(flow_run_id, {LABEL: str(this_process())})
-        _try(lambda: _reap(client))
+
+        def note_and_look() -> Report:
+            client.update_flow_run_labels(flow_run_id, {LABEL: str(this_process())})
+            return _reap(client)
+
+        _try(note_and_look)
 
 
 def reap(api: str) -> Report:
@@ -221,11 +225,11 @@ def _close(client: SyncPrefectClient, shown: FlowRun, verdict: Verdict) -> bool:
     message = f"Closed by the reaper: {verdict.reason}."
     cancelled = now.state.is_cancelling()
     state: State[None] = Cancelled(message=message) if cancelled else Crashed(message=message)
-    client.set_flow_run_state(shown.id, state, force=True)  # frees its slot and lease too
     this_run = FlowRunFilter(id=FlowRunFilterId(any_=[shown.id]))
     for task in client.read_task_runs(flow_run_filter=this_run):
         if task.state is not None and not task.state.is_final():
             client.set_task_run_state(task.id, state, force=True)
+    client.set_flow_run_state(shown.id, state, force=True)  # last: a look that is cut off finds it again
     log.info("reaper: flow run %s (%s) is now %s: %s", shown.name, shown.id, state.name, verdict.reason)
     return True
 
@@ -246,7 +250,10 @@ def _release_leaked(client: SyncPrefectClient, limits: Sequence[str]) -> list[st
             continue
     if not leases:
         return []
-    details = [_state(run).state_details for run in _read_unfinished(client)]
+    unfinished = _read_unfinished(client)
+    if any(_state(run).is_cancelling() for run in unfinished):
+        return []  # that state no longer names the lease that its run holds until it ends
+    details = [_state(run).state_details for run in unfinished]
     held = [str(each.deployment_concurrency_lease_id) for each in details]
     released = []
     for lease in leaked(leases, limits, held, datetime.now(UTC)):

@@ -40,7 +40,6 @@ from tasks.settings import EvaluateAsr
 from tasks.stage import run_stage
 
 log = logging.getLogger("malgil.asr.evaluate")
-CONDITIONS = ("plain", "silence", "joined")
 _CHUNK = 32  # utterances between two words of progress
 
 

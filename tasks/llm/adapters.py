@@ -88,7 +88,9 @@ def _go_on_from(model: Any, folder: Path, params: LlmTraining) -> None:
         )
     own = {name: weight.shape for name, weight in model.state_dict().items() if ".lora_" in name}
     found = {name.replace(".weight", ".default.weight"): weight.shape for name, weight in weights.items()}
-    unfit = sorted(name for name in own.keys() | found.keys() if own.get(name) != found.get(name))
+    known = {block_of(name) for name in found}  # an adapter of the upper blocks alone leaves the others fresh
+    missing = {name for name in own.keys() - found.keys() if block_of(name) in known}
+    unfit = sorted(missing | {name for name, shape in found.items() if own.get(name) != shape})
     if unfit:
         raise ModelError(
             f"the adapter in {folder} does not fit the base model ({len(unfit)} weights, as {unfit[0]!r})",

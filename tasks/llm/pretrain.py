@@ -49,8 +49,9 @@ def pretrain(params: PretrainLlm, *, base: Path, out_dir: Path, work: Path) -> P
         work: resumable state, kept while the run is unfinished.
 
     Raises:
-        SettingsError: `params.source` is text and no text is named, or kernels are asked for and cannot run.
-        DataError: the text holds no document, or too few. ModelError: the base model cannot be read.
+        SettingsError: `params.source` is text and no text is named, there are too few documents, or kernels
+            are asked for and cannot run.
+        DataError: the text holds no document. ModelError: the base model cannot be read.
         ArtifactError: training diverged.
     """
     commit = git_commit()
@@ -93,18 +94,18 @@ def pretrain(params: PretrainLlm, *, base: Path, out_dir: Path, work: Path) -> P
 
 
 def _documents(params: PretrainLlm) -> list[Document]:
-    if params.source == "builtin":
-        return builtin_documents(params.documents, params.seed)
-    if not params.text:
+    if params.source == "text" and not params.text:
         raise SettingsError(
             "params.yaml", ["pretrain_llm.source: 'text' needs pretrain_llm.text: a path"], "name your file"
         )
-    found = read_documents(Path(params.text))
+    builtin = params.source == "builtin"
+    found = builtin_documents(params.documents, params.seed) if builtin else read_documents(Path(params.text))
     if len(found) <= params.validation_examples:
+        source = "pretrain_llm.documents draws" if builtin else f"{params.text} holds"
         raise SettingsError(
             "params.yaml",
             [
-                f"pretrain_llm.validation_examples: {params.validation_examples}, but {params.text} holds "
+                f"pretrain_llm.validation_examples: {params.validation_examples}, but {source} "
                 f"{len(found)} documents"
             ],
             "lower it, so that documents are left to learn from",

@@ -74,6 +74,26 @@ def test_children_end_when_the_parent_is_killed(tmp_path: Path, number: signal.S
     wait_until(lambda: not any(map(psutil.pid_exists, pids)))
 
 
+def test_a_child_is_asked_to_end_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A second SIGTERM means "at once" to many programs, Prefect's worker among them."""
+    monkeypatch.chdir(tmp_path)
+    polite = """
+import signal, time
+from pathlib import Path
+asked = []
+signal.signal(signal.SIGTERM, lambda *_: asked.append(1))
+Path("ready").touch()
+while not asked:
+    time.sleep(0.01)
+time.sleep(1)
+Path("asked").write_text(str(len(asked)))
+"""
+    child = process.start([sys.executable, "-c", polite], log=tmp_path / "log", environment=os.environ)
+    wait_until(Path("ready").exists)
+    process.stop(child)
+    assert Path("asked").read_text() == "1"
+
+
 # A server whose child has a session of its own and is deaf to SIGTERM.
 SERVER = """
 import subprocess, sys

@@ -50,6 +50,11 @@ def run(state: str = "RUNNING", age_s: float = 3600, **known: Any) -> Run:
         ({"process": ELSEWHERE, "heard": ago(SILENT_S - 1)}, "unknown"),
         ({"process": CONTAINER, "heard": ago(30)}, "unknown"),
         ({"process": CONTAINER}, "dead"),
+        (
+            {"process": GONE, "worker": ELSEWHERE, "heard": ago(30)},
+            "unknown",
+        ),  # tried again on another machine
+        ({"process": GONE, "worker": LIVES}, "dead"),
         ({"worker": GONE}, "dead"),  # killed before it noted its process
         ({"worker": LIVES}, "dead"),
         ({"worker": ELSEWHERE, "heard": ago(30)}, "unknown"),

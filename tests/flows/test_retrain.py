@@ -108,6 +108,20 @@ def test_a_floor_that_cannot_be_proven_is_told_once_the_data_are_there_and_stops
     assert seen == [True, True]
 
 
+def test_a_killed_run_goes_on_from_the_champion_that_it_began_with(
+    project: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Else one killed after its own version was promoted would train once more, from that version."""
+    params = load(Path(__file__).parents[2] / "params.yaml", sets=["train_llm.from_champion=true"])
+    serves = ["versions/1/adapter"]
+    monkeypatch.setattr(retrain, "champion_adapter", lambda *_: Path(serves[-1]))
+    assert retrain._going_on_from(params) == ["train_llm.initial=versions/1/adapter"]
+    serves.append("versions/2/adapter")
+    assert retrain._going_on_from(params) == ["train_llm.initial=versions/1/adapter"]
+    retrain.STARTED_FROM.unlink()  # the run has ended
+    assert retrain._going_on_from(params) == ["train_llm.initial=versions/2/adapter"]
+
+
 def test_one_line_alone_goes_end_to_end_only_beside_what_the_other_has_shipped(project: Path) -> None:
     (project / "src").write_text("whole")
     (project / "build/llm/gguf").rmdir()

@@ -162,6 +162,18 @@ def test_a_fresh_adapter_of_the_upper_blocks_has_no_other(base: Path, prepared: 
     assert all(".layers.1." in name for name in tune(base, prepared, tmp_path, blocks=1))
 
 
+def test_an_adapter_of_the_upper_blocks_can_be_gone_on_from(
+    base: Path, prepared: Path, tmp_path: Path
+) -> None:
+    """As weekly retraining does with the version that serves."""
+    begun = tune(base, prepared, tmp_path / "first", blocks=1)
+    initial = str(tmp_path / "first/adapter")
+    tuned = tune(base, prepared, tmp_path / "second", initial=initial, blocks=1, learning_rate=1e-12)
+    assert all(torch.allclose(tuned[name], begun[name], atol=1e-6) for name in begun)
+    fresh = [weight for name, weight in tuned.items() if name not in begun and "lora_B" in name]
+    assert fresh and all(weight.abs().max() == 0 for weight in fresh), "the lower block was to stay as it was"
+
+
 @pytest.mark.parametrize(
     ("changes", "said"),
     [
@@ -252,6 +264,13 @@ def test_own_text_is_learned_from(base: Path, tmp_path: Path) -> None:
     out = run(base, tmp_path, source="text", text=str(text), max_tokens=3_000)
     result = read_json(out / "PROVENANCE.json")["result"]
     assert result["validation_loss"] < 2.0
+
+
+def test_too_few_documents_are_refused_before_anything_is_trained(base: Path, tmp_path: Path) -> None:
+    with pytest.raises(
+        SettingsError, match=r"pretrain_llm.validation_examples: 64, but pretrain_llm.documents draws 64"
+    ):
+        run(base, tmp_path, documents=64, validation_examples=64)
 
 
 def test_a_source_without_its_text_is_refused(base: Path, tmp_path: Path) -> None:

@@ -46,6 +46,16 @@ def test_states_of_other_settings_are_not_taken(saved: ResumableState) -> None:
     assert ResumableState(saved.folder, "other settings").load() is None
 
 
+def test_what_an_unfinished_training_of_other_settings_left_is_in_nobodys_way(saved: ResumableState) -> None:
+    """It was further on than the new one is: its states must not count as the newest."""
+    other = ResumableState(saved.folder, "other settings")
+    other.save(3, {})
+    other.save(4, {})
+    found = other.load()
+    assert found is not None and found[0] == 4
+    assert sorted(path.name for path in saved.folder.glob("*.pt")) == ["step-00000003.pt", "step-00000004.pt"]
+
+
 def test_all_damaged_starts_afresh(saved: ResumableState, caplog: pytest.LogCaptureFixture) -> None:
     for path in saved.folder.glob("*.pt"):
         cut(path)

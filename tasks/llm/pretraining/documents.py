@@ -115,7 +115,11 @@ def _line(where: str, line: str) -> Document:
         raise _bad(f"{where} is not an object of strings")
     if set(row) == {"text"} and row["text"].strip():
         return Document("", "", row["text"])
-    if {"user", "answer"} <= set(row) <= {"system", "user", "answer"} and row["answer"].strip():
+    if (
+        {"user", "answer"} <= set(row) <= {"system", "user", "answer"}
+        and row["user"].strip()
+        and row["answer"].strip()
+    ):
         return Document(row.get("system", ""), row["user"], row["answer"])
     raise _bad(f"{where} has the keys {', '.join(sorted(row)) or 'of nothing'}")
 

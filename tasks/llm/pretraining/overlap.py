@@ -26,18 +26,13 @@ def word_ngrams(text: str, length: int = WORDS_IN_A_ROW) -> set[tuple[str, ...]]
 
 
 class KeptApart:
-    """The built-in commands' word n-grams and values, and whether a text is free of them.
+    """Commands' word n-grams and the built-in tools' values, and whether a text is free of them.
 
     Args:
         sentences: the commands as written.
     """
 
-    def __init__(self, sentences: Iterable[str] | None = None) -> None:
-        if sentences is None:
-            drawn = islice(commands(_SEED), COMMANDS)
-            sentences = {
-                form for command in drawn for form in (command.text, inverse_normalise(command.text))
-            }
+    def __init__(self, sentences: Iterable[str]) -> None:
         self.ngrams: set[tuple[str, ...]] = set()
         for sentence in sentences:
             self.ngrams |= word_ngrams(sentence)
