@@ -4,7 +4,7 @@
     python benchmarks/asr_int8.py --checkpoint FOLDER --prepared FOLDER --rounds 11
 
 Every form is made from one fp32 graph. Its logits on test utterances are compared with torch's, and with
-those of the same file whose integer products are computed in int32: where the two differ, the engine's
+those of the likely forms of the built-in model when their integer products are computed in int32: where the two differ, the engine's
 products are not exact on this CPU. The forms take turns, so that what else the machine does hits all alike.
 The built-in speech is synthetic; the encoder of the size of XLSR-large has random weights and one layer.
 """
@@ -290,7 +290,9 @@ LIKELY = {name: FORMS[name] for name in ("s8", "s7", "s7, asymmetric", "u8")}
 
 def table(rows: dict[str, dict[str, Any]]) -> str:
     """The rows as Markdown; errors in percent of the spread."""
-    lines = ["| form | largest | rms | not exact by | MB | 1 thread, s | of s8 | 2 threads, s | of s8 |"]
+    lines = [
+        "| form | largest | rms | not exact by | MB | 1 thread, s | CPU of s8 | 2 threads, s | CPU of s8 |"
+    ]
     lines.append("|" + "---|" * 9)
     for name, row in rows.items():
         inexact = row.get("from_exact_integers", {}).get("largest")

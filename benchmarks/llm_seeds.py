@@ -4,7 +4,7 @@
     python benchmarks/llm_seeds.py --seeds 1 --without-initial  # the same training from a fresh adapter
     python benchmarks/llm_seeds.py --seeds 1 --quick            # few tokens and commands: shows that it runs
 
-Each seed is trained, merged, converted and quantised as the pipeline does it, and its Q8_0 answers the
+With --quick the file is build/benchmarks/llm_seeds.json. Each seed is trained, merged, converted and quantised as the pipeline does it, and its Q8_0 answers the
 test commands from true text: under constraint, as it serves, and left free. Written after each to
 benchmarks/results/llm_seeds.json, where a run of the same seed takes the place of the one before it. About
 nine minutes of one core per seed.
@@ -39,6 +39,7 @@ from tasks.stage import set_logging
 
 BASE, PREPARED = Path("build/llm/base"), Path("build/prepared/llm")
 RESULTS = Path("benchmarks/results/llm_seeds.json")
+QUICK_RESULTS = Path("build/benchmarks/llm_seeds.json")
 FREE = 200  # commands answered without constraint: three times as slow
 
 
@@ -100,8 +101,10 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, nargs="+", default=[1, 2, 3, 4, 5])
     parser.add_argument("--without-initial", action="store_true")
     parser.add_argument("--quick", action="store_true")
-    parser.add_argument("--out", type=Path, default=RESULTS)
+    parser.add_argument("--out", type=Path)
     arguments = parser.parse_args()
+    out = arguments.out or (QUICK_RESULTS if arguments.quick else RESULTS)
+    out.parent.mkdir(parents=True, exist_ok=True)
     set_logging()
     sets = ['train_llm.initial=""'] if arguments.without_initial else []
     if arguments.quick:
@@ -109,10 +112,11 @@ def main() -> None:
     for seed in arguments.seeds:
         with tempfile.TemporaryDirectory() as folder:
             row = measure(load(sets=[*sets, f"train_llm.seed={seed}"]), Path(folder))
-        report = read_json(arguments.out) if arguments.out.is_file() else {"runs": []}
+        row |= {"machine": machine(), "commit": git_commit()}
+        report = read_json(out) if out.is_file() else {"runs": []}
         others = [run for run in report["runs"] if (run["seed"], run["initial"]) != (seed, row["initial"])]
         runs = sorted([*others, row], key=lambda run: (run["initial"] == "", run["seed"]))
-        write_json(arguments.out, {"machine": machine(), "commit": git_commit(), "runs": runs})
+        write_json(out, {"runs": runs})
         print(row, flush=True)
 
 
