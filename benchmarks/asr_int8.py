@@ -3,9 +3,10 @@
     python benchmarks/asr_int8.py                        # into benchmarks/results/asr_int8.json
     python benchmarks/asr_int8.py --checkpoint FOLDER --prepared FOLDER --rounds 11
 
-Every form is made from one fp32 graph. Its logits on test utterances are compared with torch's, and with
-those of the likely forms of the built-in model when their integer products are computed in int32: where the two differ, the engine's
-products are not exact on this CPU. The forms take turns, so that what else the machine does hits all alike.
+Every form is made from one fp32 graph. Its logits on test utterances are compared with torch's, and with the
+built-in model the likely forms' also with their own when the integer products are computed in int32: where
+the two differ, the engine's products are not exact on this CPU. The forms take turns, so that what else the
+machine does hits all alike.
 The built-in speech is synthetic; the encoder of the size of XLSR-large has random weights and one layer.
 """
 

@@ -4,10 +4,10 @@
     python benchmarks/llm_seeds.py --seeds 1 --without-initial  # the same training from a fresh adapter
     python benchmarks/llm_seeds.py --seeds 1 --quick            # few tokens and commands: shows that it runs
 
-With --quick the file is build/benchmarks/llm_seeds.json. Each seed is trained, merged, converted and quantised as the pipeline does it, and its Q8_0 answers the
+Each seed is trained, merged, converted and quantised as the pipeline does it, and its Q8_0 answers the
 test commands from true text: under constraint, as it serves, and left free. Written after each to
-benchmarks/results/llm_seeds.json, where a run of the same seed takes the place of the one before it. About
-nine minutes of one core per seed.
+benchmarks/results/llm_seeds.json (--quick: build/benchmarks/), where a run of the same seed takes the place
+of the one before it. Six to nine minutes of one core per seed.
 """
 
 from __future__ import annotations
