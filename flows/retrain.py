@@ -110,7 +110,8 @@ def _going_on_from(params: Params) -> list[str]:
         return []
     model = model_name("llm", params)
     begun = read_json(STARTED_FROM) if STARTED_FROM.is_file() else {}
-    if begun.get("model") != model:
+    gone = begun.get("adapter") and not Path(begun["adapter"]).is_dir()
+    if begun.get("model") != model or gone:
         begun = {"model": model, "adapter": str(champion_adapter(params, STORE) or "")}
         STARTED_FROM.parent.mkdir(parents=True, exist_ok=True)
         write_json(STARTED_FROM, begun)

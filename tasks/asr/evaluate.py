@@ -25,6 +25,7 @@ import pandas as pd
 from tasks.artifacts import new_folder, sha256_file, write_json, write_parquet
 from tasks.asr.checkpoints.checkpoint import use_threads
 from tasks.asr.engines.torch_model import OnnxRecogniser, Recogniser, TorchRecogniser, Transcript
+from tasks.asr.joining import joined_groups
 from tasks.asr.prepared import PreparedSpeech, read_prepared
 from tasks.asr.quality.metrics import edit_counts
 from tasks.asr.quality.rates import SPLITS, jamo_confusions, jamo_counts, rates
@@ -34,7 +35,6 @@ from tasks.cpu import measured_on
 from tasks.data.espeak import SAMPLE_RATE_HZ
 from tasks.data.manifest import OOD_KIND, OUT_OF_DOMAIN
 from tasks.data.normalisers import normalise
-from tasks.errors import DataError
 from tasks.progress import Progress
 from tasks.settings import EvaluateAsr
 from tasks.stage import run_stage
@@ -143,32 +143,6 @@ def items_of(data: PreparedSpeech, split: str, params: EvaluateAsr) -> list[Item
             )
         )
     return items
-
-
-def joined_groups(speakers: Sequence[str], size: int) -> list[list[int]]:
-    """Indices in groups of `size` utterances of one speaker, in their order; what is left over stays out.
-
-    Raises `DataError` when no speaker has enough.
-    """
-    by_speaker: dict[str, list[int]] = {}
-    for index, speaker in enumerate(speakers):
-        by_speaker.setdefault(speaker, []).append(index)
-    groups = [
-        own[start : start + size]
-        for own in by_speaker.values()
-        for start in range(0, len(own) - size + 1, size)
-    ]
-    if groups:
-        return groups
-    # Few utterances of many speakers (a small run): speakers are mixed rather than the condition left out.
-    mixed = [list(range(start, start + size)) for start in range(0, len(speakers) - size + 1, size)]
-    if not mixed:
-        raise DataError(
-            f"a test split of {len(speakers)} utterances",
-            f"needs at least evaluate_asr.joined = {size} to join",
-            "raise corpus.test_utterances or lower evaluate_asr.joined in params.yaml",
-        )
-    return mixed
 
 
 def run_system(name: str, recogniser: Recogniser, items: Sequence[Item], normaliser: str) -> pd.DataFrame:

@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
+from tasks.asr.joining import joined_groups
 from tasks.data.manifest import OUT_OF_DOMAIN
 from tasks.llm.chat import load_tools
 from tasks.llm.rows import read_rows
@@ -51,7 +52,7 @@ def unprovable(lines: Sequence[Line], params: Params, prepared: Path) -> list[st
         road = Road(tuple(voices[place]._replace(units=1.0) for place in chosen))
     floors: list[Floor] = []
     if "asr" in lines:
-        floors += asr_floors(faultless_asr(speech, road), params.decide)
+        floors += asr_floors(faultless_asr(speech, road, params.evaluate_asr.joined), params.decide)
     if "llm" in lines:
         tools = load_tools(prepared / "llm/tools.json")
         rows = read_rows(prepared / "llm/test.jsonl", tools)[: params.evaluate_llm.examples]
@@ -64,16 +65,27 @@ def unprovable(lines: Sequence[Line], params: Params, prepared: Path) -> list[st
     return [_say(floor) for floor in found.values()]
 
 
-def faultless_asr(speech: Sequence[Answer], road: Road | None) -> AsrEvidence:
-    """The evidence on a recogniser that mishears nothing."""
+def faultless_asr(speech: Sequence[Answer], road: Road | None, joined: int) -> AsrEvidence:
+    """The evidence on a recogniser that mishears nothing; `joined` utterances of a voice are put together."""
     within = tuple(answer for answer in speech if answer.split != OUT_OF_DOMAIN)
-    same = tuple(
-        Change(answer.block, answer.reference, 0.0, 0.0, answer.units)
-        for answer in within
-        if answer.split != VOICES
-    )
+    known = [answer for answer in within if answer.split != VOICES]
+    groups = joined_groups([answer.block for answer in known], joined) if known else []
     outside = tuple(answer for answer in speech if answer.split == OUT_OF_DOMAIN)
-    return AsrEvidence("", "", within, same, same, outside, road)
+    return AsrEvidence(
+        "",
+        "",
+        within,
+        tuple(_unchanged([answer]) for answer in known),
+        tuple(_unchanged([known[place] for place in group]) for group in groups),
+        outside,
+        road,
+    )
+
+
+def _unchanged(own: Sequence[Answer]) -> Change:
+    """Utterances in one recording, heard without an error before and after."""
+    text = " ".join(answer.reference for answer in own)
+    return Change(own[0].block, text, 0.0, 0.0, sum(answer.units for answer in own))
 
 
 def faultless_llm(texts: Sequence[str], beside: int, road: Road | None) -> LlmEvidence:

@@ -20,8 +20,9 @@ from tasks.asr.checkpoints.checkpoint import Vocabulary, load_checkpoint, load_e
 from tasks.asr.decoding import language_model
 from tasks.asr.decoding.decode import SearchOptions
 from tasks.asr.engines.torch_model import FP32_NAME, ONNX_NAME, OnnxRecogniser, TorchRecogniser
-from tasks.asr.evaluate import evaluate, joined_groups
+from tasks.asr.evaluate import evaluate
 from tasks.asr.export import export, to_onnx
+from tasks.asr.joining import joined_groups
 from tasks.asr.ngrams import symbol_ngrams
 from tasks.asr.prepared import read_prepared
 from tasks.asr.quality.rates import rates

@@ -113,11 +113,14 @@ def test_a_killed_run_goes_on_from_the_champion_that_it_began_with(
 ) -> None:
     """Else one killed after its own version was promoted would train once more, from that version."""
     params = load(Path(__file__).parents[2] / "params.yaml", sets=["train_llm.from_champion=true"])
+    Path("versions/1/adapter").mkdir(parents=True)
     serves = ["versions/1/adapter"]
     monkeypatch.setattr(retrain, "champion_adapter", lambda *_: Path(serves[-1]))
     assert retrain._going_on_from(params) == ["train_llm.initial=versions/1/adapter"]
     serves.append("versions/2/adapter")
     assert retrain._going_on_from(params) == ["train_llm.initial=versions/1/adapter"]
+    Path("versions/1/adapter").rmdir()
+    assert retrain._going_on_from(params) == ["train_llm.initial=versions/2/adapter"], "it is gone"
     retrain.STARTED_FROM.unlink()  # the run has ended
     assert retrain._going_on_from(params) == ["train_llm.initial=versions/2/adapter"]
 

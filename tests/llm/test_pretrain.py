@@ -246,6 +246,7 @@ def test_text_of_ones_own_is_read(tmp_path: Path) -> None:
         ('{"text": "a"}\nb', "a.jsonl", r"line 2 is not JSON"),
         ('{"user": "a", "answer": 3}', "a.jsonl", r"line 1 is not an object of strings"),
         ('{"text": "  "}', "a.jsonl", r"line 1 has the keys text"),
+        ('{"user": " ", "answer": "a"}', "a.jsonl", r"line 1 has the keys answer, user"),
     ],
 )
 def test_text_that_is_none_is_refused(tmp_path: Path, content: str, name: str, said: str) -> None:

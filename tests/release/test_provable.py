@@ -97,6 +97,17 @@ def test_speech_is_told_by_split_and_the_road_only_where_both_lines_run(prepared
     assert any("n = 12 by 4 voices" in sentence for sentence in both)
 
 
+def test_what_is_joined_is_what_the_evaluation_joins(prepared, params):
+    """A voice with four utterances has three in one recording, and the fourth in none."""
+    few = prepared(utterances=44, voices=11)
+    table = pd.read_parquet(few / "asr/utterances.parquet")
+    table["speaker"] = table["split"] + (table.index % 11).astype(str)
+    write_parquet(few / "asr/utterances.parquet", table)
+    limit = {"max_cer_rise_silence": 0.5, "max_cer_rise_joined": 0.02}
+    (said,) = unprovable(["asr"], with_section(params, "decide", **limit), few)
+    assert "decide.max_cer_rise_joined: ≤ 2.00% cannot be proven with n = 11 by 11 voices" in said
+
+
 def test_a_floor_of_everything_is_proven_by_no_number(prepared, params):
     (said,) = unprovable(["llm"], with_section(params, "decide", min_exact_match=1.0), prepared())
     assert "no number of them is enough" in said
