@@ -64,6 +64,13 @@ class Corpus(Section):
     speaker_column: str = setting("the same for who says it", "–")
     split_column: str = setting("the same for the split", "–")
     readings: str = setting("your table of words and how they are said; empty for none", "path")
+    marks: Literal["marks-1", "none"] = setting(
+        "how marks of transcribers (noise, breath, pairs, anonymised names) are read in your transcripts", "–"
+    )
+    dual_side: Literal["spoken", "written"] = setting(
+        "which side of a dual transcription `(3개)/(세 개)` is taken", "–"
+    )
+    fillers: Literal["keep", "remove"] = setting("what becomes of marked fillers (`어/`, `(FP:음)`)", "–")
     seed: int = setting("seed of sentences, voices, noise and silence", "–", ge=0)
     train_sentences: int = setting("distinct sentences in the train split", "sentences", ge=8)
     validation_sentences: int = setting("distinct sentences in the validation split", "sentences", ge=4)

@@ -8,7 +8,7 @@ import pytest
 
 ROOT = Path(__file__).parents[2]
 # Left to right on the road. A room imports the root modules of tasks/ and rooms before it.
-ROOMS = ("data", "asr", "inference", "llm", "gguf", "release", "report")
+ROOMS = ("audio", "weights", "data", "asr", "inference", "llm", "gguf", "release", "report", "preflight")
 ROOT_FOLDERS = {"settings"}  # a root module in several files
 # Modules that stand elsewhere than their room.
 PLACES = {

@@ -1,0 +1,1 @@
+"""Everything that can be known before work begins: `malgil check`, and the first seconds of `malgil run`."""
