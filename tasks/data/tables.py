@@ -1,33 +1,36 @@
-"""A user's table of recordings: Parquet, CSV, TSV or JSONL by its suffix, as one data frame. No command.
+"""What the columns of a user's table mean: the names that data sets use, and the settings that name others.
 
-Errors name the file, the line and what to do. Column names are those that data sets use: `ALIASES` lists the
-ones understood, `SETTINGS` the settings that name others. What the rows must hold is for `tasks.data.source`
-and the validation stage.
+No command. The reading itself, line by line, is in `tasks.data.own.reader`; what the rows must hold is for
+`tasks.data.source` and the validation stage.
 """
 
 from __future__ import annotations
 
-import codecs
-import csv
-import json
+import difflib
+import re
+import unicodedata
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import pandas as pd
 
-from tasks.data.manifest import read_table as read_parquet
-from tasks.errors import DataError, explain_os_error
+from tasks.data.own.reader import SUFFIXES, read_whole
+from tasks.errors import DataError
 
-SUFFIXES = (".parquet", ".csv", ".tsv", ".jsonl")
+__all__ = ["ALIASES", "SETTINGS", "SUFFIXES", "check_named", "read_table", "with_manifest_names"]
 
 ALIASES: dict[str, tuple[str, ...]] = {
-    "path": ("path", "file", "file_name", "audio", "audio_path", "wav", "filename"),
+    "path": (
+        *("path", "file", "file_name", "audio", "audio_path", "wav", "filename"),
+        *("audio_filepath", "audio_file_path", "wav_path", "file_path", "filepath"),
+    ),
     "transcript": ("transcript", "text", "sentence", "transcription", "normalized_text"),
-    "speaker": ("speaker", "speaker_id", "client_id"),
+    "speaker": ("speaker", "speaker_id", "client_id", "spk", "spk_id"),
     "split": ("split", "subset", "partition"),
-    "utterance_id": ("utterance_id", "id"),
+    "utterance_id": ("utterance_id", "id", "utt_id", "utt"),
 }
-"""Column of the manifest to the names it is found under, the likeliest first."""
+"""Column of the manifest to the names it is found under, the likeliest first: those of Hugging Face, NeMo
+(`audio_filepath`), Common Voice (`sentence`, `client_id`), LJSpeech and ESPnet."""
 
 SETTINGS = {
     "path": "corpus.audio_column",
@@ -37,66 +40,85 @@ SETTINGS = {
 }
 """Column of the manifest to the setting that names the user's own."""
 
-_MARKS = ((codecs.BOM_UTF16_LE, "UTF-16"), (codecs.BOM_UTF16_BE, "UTF-16"))
-_SEPARATORS = ",;\t|"
+_NEMO = "audio_filepath"  # where this is the path, `duration` is in seconds
+_INVISIBLE = re.compile("[\ufeff\u200b-\u200d\u2060]")
 
 
 def read_table(path: Path) -> pd.DataFrame:
-    """The table as it is written; every value of a CSV or TSV file is text, empty fields are empty text.
-
-    A CSV file may start with a byte order mark and separate its fields by `,`, `;`, `|` or tabs (told from
-    its header).
+    """A table of which every line counts, as it is written.
 
     Raises:
-        DataError: another suffix, not UTF-8 (with the line), a line that is no JSON object (with its number),
-            a row with more or fewer fields than the header (with its number), no rows.
+        DataError: another suffix or encoding, a line that cannot be read (with its number), no rows.
         ArtifactError: the file is missing.
     """
-    suffix = path.suffix.lower()
-    if suffix == ".parquet":
-        return read_parquet(path)
-    if suffix not in SUFFIXES:
-        raise DataError(
-            f"{path} ends in {suffix or 'nothing'}",
-            f"a table of recordings ends in {', '.join(SUFFIXES)}",
-            "save it in one of these formats; a folder of audio files is corpus.source: folder",
-        )
-    text = _read_text(path)
-    frame = _from_json_lines(text, path) if suffix == ".jsonl" else _from_separated(text, suffix, path)
-    if frame.empty:
-        raise DataError(f"{path} has no rows", "a table needs one row per recording", "write the rows")
-    return frame
+    return read_whole(path).frame
 
 
 def with_manifest_names(
-    frame: pd.DataFrame, named: Mapping[str, str] | None = None, where: Path | str = "the table"
+    frame: pd.DataFrame,
+    named: Mapping[str, str] | None = None,
+    where: Path | str = "the table",
+    notes: list[str] | None = None,
+    needed: Sequence[str] = ("path", "transcript"),
 ) -> pd.DataFrame:
     """The frame with the manifest's column names: those that are `named`, else the likeliest of `ALIASES`.
 
-    A column that bears the manifest's name but is not the one named is left out.
+    Names that differ in case, spaces or hyphens alone are taken for one. A column that bears the manifest's
+    name but is not the one named is left out.
 
     Args:
         named: column of the manifest to the user's own; those named "" are looked for.
         where: what the frame was read from, for the message.
+        notes: gets a line for every decision that a user should know of.
+        needed: columns for which two candidates with other values are refused; for the others the likeliest
+            is taken and said.
 
     Raises:
-        DataError: with every named column that is not there, and every one named twice.
+        DataError: with every named column that is not there, and every one named twice; two columns could be
+            the same one and differ.
     """
+    notes = [] if notes is None else notes
     named = {name: own for name, own in (named or {}).items() if own}
     check_named([str(column) for column in frame.columns], named, where)
     names = {own: name for name, own in named.items()}
     for name, aliases in ALIASES.items():
-        found = next((alias for alias in aliases if alias in frame.columns and alias not in names), None)
-        if name not in named and found is not None:
-            names[found] = name
+        if name in named:
+            continue
+        found = [own for own in _candidates(frame, aliases) if own not in names]
+        if not found:
+            continue
+        _refuse_collision(frame, name, found, where, notes, strict=name in needed)
+        names[found[0]] = name
+        if found[0] not in aliases:
+            notes.append(f"column {found[0]!r} was taken for {name}")
+    if names.get(_NEMO) == "path" and "duration" in frame.columns and "duration_s" not in frame.columns:
+        names["duration"] = "duration_s"
     others = [name for name in names.values() if name in frame.columns and name not in names]
     return frame.drop(columns=others).rename(columns=names)
+
+
+def require_named(frame: pd.DataFrame, columns: Sequence[str], names: Sequence[str], where: Path) -> None:
+    """Raises DataError for columns of `names` that were not found, with what the table has and what helps.
+
+    Args:
+        columns: of the table as it is written.
+    """
+    missing = [name for name in names if name not in frame.columns]
+    if missing:
+        looked = "; ".join(f"{name} is looked for as {', '.join(ALIASES[name])}" for name in missing)
+        settings = " ".join(f"-S {SETTINGS[name]}=…" for name in missing)
+        raise DataError(
+            f"{where} has no column {', '.join(missing)}",
+            f"{looked}; its columns are {', '.join(columns) or 'none'}",
+            f"name yours: {settings} ({' and '.join(SETTINGS[name] for name in missing)}); "
+            "a text table needs its column names in the first line",
+        )
 
 
 def check_named(columns: Sequence[str], named: Mapping[str, str], where: Path | str) -> None:
     """Raises DataError with every named column that is not among `columns`, and every one named twice."""
     problems = [
-        f"{SETTINGS[name]} names {own!r}, which is not there"
+        f"{SETTINGS[name]} names {own!r}, which is not there" + _near(own, columns)
         for name, own in named.items()
         if own not in columns
     ]
@@ -111,65 +133,40 @@ def check_named(columns: Sequence[str], named: Mapping[str, str], where: Path | 
         )
 
 
-def _read_text(path: Path) -> str:
-    try:
-        data = path.read_bytes()
-    except OSError as error:
-        raise explain_os_error(error, path) from error
-    for mark, name in _MARKS:
-        if data.startswith(mark):
-            raise _wrong_encoding(path, f"is {name}")
-    try:
-        return data.decode("utf-8-sig")
-    except UnicodeDecodeError as error:
-        line = data.count(b"\n", 0, error.start) + 1
-        raise _wrong_encoding(path, f"is not UTF-8 (line {line})") from error
+def _near(name: str, columns: Sequence[str]) -> str:
+    found = difflib.get_close_matches(_folded(name), [_folded(column) for column in columns], 1, 0.8)
+    return f" (there is {next(c for c in columns if _folded(c) == found[0])!r})" if found else ""
 
 
-def _wrong_encoding(path: Path, what: str) -> DataError:
-    return DataError(
-        f"{path} {what}",
-        "a text table is UTF-8",
-        f"convert it, for example `iconv -f CP949 -t UTF-8 {path.name}` for a file from Korean Windows",
-    )
+def _candidates(frame: pd.DataFrame, aliases: Sequence[str]) -> list[str]:
+    """Columns that could be the one, the likeliest first: exact names before those that look alike."""
+    columns = [str(column) for column in frame.columns]
+    exact = [alias for alias in aliases if alias in columns]
+    alike = [own for own in columns if own not in exact and _folded(own) in aliases]
+    return exact + sorted(alike, key=lambda own: aliases.index(_folded(own)))
 
 
-def _from_json_lines(text: str, path: Path) -> pd.DataFrame:
-    rows = []
-    for number, line in enumerate(text.splitlines(), 1):
-        if not line.strip():
+def _folded(name: str) -> str:
+    plain = _INVISIBLE.sub("", unicodedata.normalize("NFKC", name)).strip().casefold()
+    return re.sub(r"[\s\-]+", "_", plain)
+
+
+def _refuse_collision(
+    frame: pd.DataFrame, name: str, found: Sequence[str], where: Path | str, notes: list[str], *, strict: bool
+) -> None:
+    """Of several candidates the first is taken; for what a row cannot do without they must hold the same."""
+    for other in found[1:]:
+        first, second = (frame[own].map(_comparable) for own in (found[0], other))
+        if not (first != second).any():
             continue
-        try:
-            row = json.loads(line)
-        except ValueError as error:
-            raise _broken_line(path, number, str(error), "one JSON object a line") from error
-        if not isinstance(row, dict):
-            raise _broken_line(path, number, f"it holds {line.strip():.40}", "one JSON object a line")
-        rows.append(row)
-    return pd.DataFrame(rows)
+        if strict:
+            raise DataError(
+                f"{where} has columns {found[0]!r} and {other!r}, and either could be the {name}",
+                f"one column is the {name}; these two hold different values",
+                f"name the one that is meant: -S {SETTINGS[name]}={found[0]} or -S {SETTINGS[name]}={other}",
+            )
+        notes.append(f"{name} is column {found[0]!r}, not {other!r}")
 
 
-def _from_separated(text: str, suffix: str, path: Path) -> pd.DataFrame:
-    header = text.partition("\n")[0]
-    separator = "\t" if suffix == ".tsv" else max(_SEPARATORS, key=header.count)
-    rows = csv.reader(text.splitlines(keepends=True), delimiter=separator)
-    try:
-        names = [name.strip() for name in next(rows, [])]
-        found: list[list[str]] = []
-        for row in rows:
-            if row and len(row) != len(names):
-                what = f"it has {len(row)} fields"
-                raise _broken_line(path, rows.line_num, what, f"{len(names)} as the header")
-            if row:
-                found.append([field.strip() for field in row])
-    except csv.Error as error:
-        raise _broken_line(path, rows.line_num, str(error), "fields as the header has") from error
-    return pd.DataFrame(found, columns=names)
-
-
-def _broken_line(path: Path, number: int, what: str, rule: str) -> DataError:
-    return DataError(
-        f"line {number} of {path} cannot be read ({what})",
-        f"needs {rule}",
-        "correct the line; a field with a separator in it stands in double quotes",
-    )
+def _comparable(value: object) -> str:
+    return "" if value is None or value != value else str(value)

@@ -15,7 +15,7 @@ _NAMES = frozenset(
 
 
 def is_system_file(path: PurePath | str) -> bool:
-    """Whether a path is, or lies in, what an operating system left: `._a1.wav`, `__MACOSX/a1.wav`, `~$list.csv`.
+    """Whether a path is, or lies in, what an operating system left: `._a1.wav`, `~$list.csv`.
 
     Hidden files and folders (a leading dot) count.
 
