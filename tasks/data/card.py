@@ -10,6 +10,7 @@ import pandas as pd
 from tasks.data.chains import steps_of
 from tasks.data.grammar import INTENTS
 from tasks.data.manifest import OUT_OF_DOMAIN
+from tasks.data.own.reconciliation import Count
 from tasks.data.rendering import PITCH, RATE_WPM
 from tasks.data.surroundings import KINDS
 from tasks.data.text import ITN_ID
@@ -58,9 +59,15 @@ recogniser hears people.
 
 
 def manifest_card(
-    source: str, manifest: pd.DataFrame, commands: pd.DataFrame, notes: Sequence[str], normaliser: str
+    source: str,
+    manifest: pd.DataFrame,
+    commands: pd.DataFrame,
+    notes: Sequence[str],
+    normaliser: str,
+    counts: Sequence[Count] = (),
 ) -> str:
-    """Markdown card of a corpus made from a user's recordings; `notes` say what ingestion decided."""
+    """Markdown card of a corpus made from a user's recordings; `notes` say what ingestion decided, `counts`
+    what went in, came out and was set aside."""
     speakers = manifest["speaker"].nunique()
     steps = ", ".join(steps_of(normaliser))
     decided = "".join(f"- {note}.\n" for note in notes)
@@ -72,7 +79,20 @@ Transcripts are compared, and later trained on, under the text normaliser `{norm
 
 {decided}
 {_table(manifest)}
+
+What went in is what came out plus what was set aside (each line: `set_aside.parquet`). A row keeps where it
+was written: `origin_file`, `origin_line`, `origin_path`.
+
+{_reconciliation(counts)}
 """
+
+
+def _reconciliation(counts: Sequence[Count]) -> str:
+    lines = ["| step | in | out | set aside |", "|---|---|---|---|"]
+    for count in counts:
+        aside = ", ".join(f"{number} {reason}" for reason, number in count.set_aside.items()) or "none"
+        lines.append(f"| {count.step} ({count.unit}s) | {count.entered} | {count.made} | {aside} |")
+    return "\n".join(lines)
 
 
 def _table(manifest: pd.DataFrame) -> str:

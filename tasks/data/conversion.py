@@ -33,6 +33,7 @@ class Taken(NamedTuple):
     header: Header | None
     origin_rate_hz: int
     is_converted: bool = False
+    notes: tuple[str, ...] = ()
 
 
 def take(source: Path, folder: Path, stem: str, stated_sha256: str = "", stated_rate_hz: int = 0) -> Taken:

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import logging
 import shutil
+from collections import Counter
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,10 @@ from typing import Any
 import pandas as pd
 
 from tasks.data.hub import fetch, hub_name
+from tasks.data.own.gathered import Gathered
+from tasks.data.own.paths import AUDIO_SUFFIXES
+from tasks.data.own.reconciliation import ORIGIN, SetAside, counted, printable
+from tasks.data.own.system_files import is_system_file
 from tasks.data.tables import ALIASES, check_named, with_manifest_names
 from tasks.errors import DataError, explain_os_error
 from tasks.progress import track
@@ -25,9 +30,7 @@ AUDIO = "audio"  # the column of the audio, unless another is named
 log = logging.getLogger("malgil.corpus")
 
 
-def rows_of_hub(
-    name: str, into: Path | None, named: Mapping[str, str] | None = None
-) -> tuple[pd.DataFrame, str]:
+def rows_of_hub(name: str, into: Path | None, named: Mapping[str, str] | None = None) -> tuple[Gathered, str]:
     """Write every recording to the folder `into`, undecoded, and return its rows and what was read.
 
     Args:
@@ -36,13 +39,16 @@ def rows_of_hub(
         named: column of the manifest to the data set's own; those not named are looked for.
 
     Returns:
-        The rows, with the path relative to `into`, and "id at commit" or the folder's name.
+        The rows, with the path relative to `into` and the split and row of their origin, and "id at commit"
+        or the folder's name.
 
     Raises:
         DataError: the data set is not there, cannot be read, or has no column of audio or of text.
     """
     folder, said = (Path(name), Path(name).name) if Path(name).is_dir() else _download(name)
     rows: list[dict[str, Any]] = []
+    origins: list[tuple[str, int, str]] = []
+    numbers: Counter[str] = Counter()
     named = {column: own for column, own in (named or {}).items() if own}
     sound = named.pop("path", AUDIO)
     found = _rows(folder, name, sound, named, silent=into is None)
@@ -51,7 +57,9 @@ def rows_of_hub(
         if "split" not in named:
             row["split"] = split
         stem = f"{len(rows):06d}"
-        row["path"] = stem + Path(audio.get("path") or "").suffix.lower()
+        row["path"] = stem + _suffix(audio.get("path") or "")
+        numbers[split] += 1
+        origins.append((split, numbers[split], str(audio.get("path") or "")))
         if into is None:
             pass
         elif audio.get("bytes") is not None:
@@ -59,10 +67,25 @@ def rows_of_hub(
         elif audio.get("path") and Path(audio["path"]).is_file():
             shutil.copyfile(audio["path"], into / row["path"])
         rows.append(row)
-    frame = with_manifest_names(pd.DataFrame(rows), named, name)
+    notes: list[str] = []
+    frame = with_manifest_names(pd.DataFrame(rows), {**named, "path": "path"}, name, notes)
     if "utterance_id" in frame:  # ids of data sets count per speaker or per split, or are numbers
         frame = frame.drop(columns="utterance_id")
-    return frame, said
+    frame[list(ORIGIN[:3])] = pd.DataFrame(origins, columns=list(ORIGIN[:3]), index=frame.index)
+    aside = _system_files(folder)
+    count = counted("read", "row", sum(numbers.values()), len(frame), [])
+    return Gathered(frame, [count], aside, notes), said
+
+
+def _suffix(path: str) -> str:
+    suffix = Path(path).suffix.lower()
+    return suffix if suffix in AUDIO_SUFFIXES else ""
+
+
+def _system_files(folder: Path) -> list[SetAside]:
+    """Files of operating systems among the shards; `datasets` passes over them too."""
+    paths = (path.relative_to(folder).as_posix() for path in sorted(folder.rglob("*")) if path.is_file())
+    return [SetAside(printable(path), 0, "operating_system_file") for path in paths if is_system_file(path)]
 
 
 def _download(name: str) -> tuple[Path, str]:

@@ -103,7 +103,19 @@ def with_types(frame: pd.DataFrame, path: Path) -> pd.DataFrame:
                 f"its values must be {COLUMNS[name]}",
                 "correct the column and write the Parquet file again",
             ) from error
+    for name in frame.columns:
+        if name not in COLUMNS and frame[name].dtype == object:
+            frame[name] = _storable(frame[name])
     return frame.reset_index(drop=True)
+
+
+def _storable(values: pd.Series) -> pd.Series:
+    """A user's own column as it is; as text where Parquet could not hold its values together."""
+    try:
+        pa.array(values, from_pandas=True)
+    except (pa.ArrowException, OverflowError, UnicodeError, ValueError, TypeError):
+        return values.map(lambda value: None if value is None or value != value else str(value))
+    return values
 
 
 def require_splits(splits: pd.Series, path: Path, names: tuple[str, ...] = SPLITS) -> None:

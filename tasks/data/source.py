@@ -1,12 +1,13 @@
 """A user's own recordings become the corpus folder that later stages read. No command: `corpus.source`.
 
-    manifest   a table: .parquet, .csv, .tsv or .jsonl    `tasks.data.tables`
-    folder     audio files with their transcripts         `tasks.data.folders`
-    hub        a data set with an audio column            `tasks.data.hub_dataset`
+    manifest   a table: .parquet, .csv, .tsv, .jsonl, .json   `tasks.data.own.reader`, `tasks.data.tables`
+    folder     audio files with their transcripts             `tasks.data.folders`
+    hub        a data set with an audio column                `tasks.data.hub_dataset`
 
 Only audio and transcript are required. Where a split or all are missing they are cut (`tasks.data.splits`);
 audio that is not 16 kHz mono is converted (`tasks.data.conversion`), its rate kept in `origin_rate_hz`. Bad
-files keep their row, so that the validation stage quarantines them with a reason.
+files keep their row, so that the validation stage quarantines them with a reason; lines that are no row are
+set aside by name. What went in is what came out plus what was set aside (`tasks.data.own.reconciliation`).
 """
 
 from __future__ import annotations
@@ -17,14 +18,15 @@ import logging
 import re
 import shutil
 import unicodedata
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import numpy as np
 import pandas as pd
 
 from tasks.artifacts import read_json, write_text
 from tasks.data.card import manifest_card
-from tasks.data.conversion import take
 from tasks.data.folders import rows_of_folder
 from tasks.data.grammar import TOOLS, canonical_json
 from tasks.data.hub_dataset import rows_of_hub
@@ -41,12 +43,16 @@ from tasks.data.manifest import (
 )
 from tasks.data.manifest import read_table as read_manifest_table
 from tasks.data.normalisers import normalise
+from tasks.data.own.gathered import rows_of_table
+from tasks.data.own.intake import find_recordings, take_audio, tell, write_reconciliation
+from tasks.data.own.ljspeech import is_ljspeech, rows_of_ljspeech
+from tasks.data.own.paths import Found, told
+from tasks.data.own.reader import read
+from tasks.data.own.reconciliation import Count, SetAside, counted, place
 from tasks.data.readings import with_readings
 from tasks.data.splits import complete_splits
-from tasks.data.tables import read_table, with_manifest_names
 from tasks.data.text import inverse_normalise, unspaced
 from tasks.errors import DataError
-from tasks.progress import track
 from tasks.settings import Corpus
 
 REQUIRED = ("path", "transcript")
@@ -55,34 +61,47 @@ log = logging.getLogger("malgil.corpus")
 
 
 class Source(NamedTuple):
-    """Rows as the user wrote them; paths are relative to `origin`; `name` and `path` are for readers."""
+    """Rows as the user wrote them; paths are relative to `origin`; `name` and `path` are for readers.
+
+    `counts`, `aside` and `notes` say what the door read, what became no row, and what it decided.
+    """
 
     frame: pd.DataFrame
     origin: Path
     name: str
     path: Path
+    counts: Sequence[Count]
+    aside: Sequence[SetAside]
+    notes: Sequence[str]
 
 
 def ingest(params: Corpus, folder: Path, normaliser: str) -> None:
     """Fill `folder`, which holds commands.parquet, with the audio, manifest and card of a user's recordings.
 
+    It also gets reconciliation.json (what went in, came out, was set aside) and set_aside.parquet.
+
     Args:
         normaliser: id of the chain by which two transcripts are the same sentence.
 
     Raises:
-        DataError: missing columns (all named), unknown or empty splits.
+        DataError: missing columns (all named), unknown or empty splits, numbers that do not agree.
         ArtifactError: the manifest or folder is missing.
     """
     incoming = folder / "incoming"
     source, frame, notes = _split_rows(params, incoming, normaliser)
-    frame, converted = _take_audio(frame, source.origin, folder)
+    found = find_recordings(frame, source.origin, is_hub=params.source == "hub")
+    notes += told(found)
+    if params.source == "folder":
+        notes += _unlisted(source, found)
+    frame, said = take_audio(frame, found, folder)
+    notes += said
     shutil.rmtree(incoming, ignore_errors=True)
-    notes += [f"{converted} files were converted to 16 kHz mono FLAC"] if converted else []
-    for note in notes:
-        log.info("%s: %s", source.name, note)
+    tell(source.name, notes, source.counts, source.aside)
     write_manifest(folder / "manifest.parquet", frame)
+    write_reconciliation(folder, source.counts, source.aside)
     commands = read_manifest_table(folder / "commands.parquet")
-    write_text(folder / "card.md", manifest_card(source.name, frame, commands, notes, normaliser))
+    card = manifest_card(source.name, frame, commands, notes, normaliser, source.counts)
+    write_text(folder / "card.md", card)
 
 
 def take_commands(params: Corpus, normaliser: str) -> tuple[pd.DataFrame, Any]:
@@ -104,24 +123,15 @@ def take_commands(params: Corpus, normaliser: str) -> tuple[pd.DataFrame, Any]:
     return commands, read_json(tools) if tools.is_file() else TOOLS
 
 
-def _split_rows(
-    params: Corpus, incoming: Path | None, normaliser: str
-) -> tuple[Source, pd.DataFrame, list[str]]:
-    """The source, its rows with every column and split, and what was decided on the way.
+def read_source(params: Corpus, incoming: Path | None = None) -> Source:
+    """The rows of a user's recordings under the manifest's names, before anything is decided about them.
 
     `incoming` takes the audio of a Hub data set; None leaves it where it is.
+
+    Raises:
+        DataError: it cannot be read, or has no column of audio or of transcripts.
+        ArtifactError: the manifest or folder is missing.
     """
-    source = _read(params, incoming)
-    require_columns(source.frame, REQUIRED, source.path)
-    frame, said = with_readings(source.frame, Path(params.readings) if params.readings else None)
-    frame = _with_defaults(frame, normaliser)
-    frame, notes = complete_splits(frame, frame["sentence_ids"], source.name)
-    frame = with_types(frame, source.path)
-    require_splits(frame["split"], source.path)
-    return source, frame, [*notes, *said]
-
-
-def _read(params: Corpus, incoming: Path | None) -> Source:
     named = {
         "path": params.audio_column,
         "transcript": params.transcript_column,
@@ -129,17 +139,68 @@ def _read(params: Corpus, incoming: Path | None) -> Source:
         "split": params.split_column,
     }
     if params.source == "folder":
-        path = Path(params.folder)
-        return Source(rows_of_folder(path, named), path, path.name, path)
-    if params.source == "hub":
+        path = origin = Path(params.folder)
+        gathered, name = rows_of_folder(path, named), path.resolve().name
+    elif params.source == "hub":
         if incoming is not None:
             incoming.mkdir()
-        frame, name = rows_of_hub(params.hub, incoming, named)
-        local = Path(params.hub)
-        return Source(frame, incoming or local, name, local)
-    path = Path(params.manifest)
-    frame = with_manifest_names(read_table(path), named, path)
-    return Source(frame, path.parent, path.name, path)
+        path = Path(params.hub)
+        origin = incoming or path
+        gathered, name = rows_of_hub(params.hub, incoming, named)
+    else:
+        path = Path(params.manifest)
+        origin, name = path.parent, path.name
+        is_bare = not any(named.values()) and is_ljspeech(path)
+        gathered = rows_of_ljspeech(path, name) if is_bare else rows_of_table(read(path), named, name)
+    source = Source(gathered.frame, origin, name, path, gathered.counts, gathered.aside, gathered.notes)
+    require_columns(source.frame, REQUIRED, source.path)
+    return _without_unreadable_numbers(source)
+
+
+def _split_rows(
+    params: Corpus, incoming: Path | None, normaliser: str
+) -> tuple[Source, pd.DataFrame, list[str]]:
+    """The source, its rows with every column and split, and what was decided on the way.
+
+    `incoming` takes the audio of a Hub data set; None leaves it where it is.
+    """
+    source = read_source(params, incoming)
+    frame, said = with_readings(source.frame, Path(params.readings) if params.readings else None)
+    frame = _with_defaults(frame, normaliser)
+    rows = len(frame)
+    frame, notes, left_out = complete_splits(frame, frame["sentence_ids"], source.name)
+    frame = with_types(frame, source.path)
+    require_splits(frame["split"], source.path)
+    aside = [
+        _set_aside(row, "left_out_by_split", "its sentence is in another split") for row in records(left_out)
+    ]
+    count = counted("corpus", "row", rows, len(frame), aside)
+    source = source._replace(counts=[*source.counts, count], aside=[*source.aside, *aside])
+    return source, frame, [*source.notes, *notes, *said]
+
+
+def _without_unreadable_numbers(source: Source) -> Source:
+    """The source without rows whose duration, rate or the like is no number: they are set aside by name."""
+    frame = source.frame
+    bad: dict[int, str] = {}
+    for name in (name for name, kind in COLUMNS.items() if kind != "string" and name in frame):
+        given = frame[name].where(frame[name].notna(), "").astype(str).str.strip()
+        numbers = pd.to_numeric(given.where(given != "", None), errors="coerce")
+        is_wrong = (given != "") & ~np.isfinite(numbers.astype("float64")) & (given.str.lower() != "nan")
+        if len(frame) > 1 and is_wrong.all():
+            continue  # the column is of another kind: told whole, by `with_types`
+        bad |= {row: f"{name} is {given.iat[row]!r}, no number" for row in np.flatnonzero(is_wrong)}
+    if not bad:
+        return source
+    aside = [_set_aside(records(frame.iloc[[row]])[0], "unreadable_line", why) for row, why in bad.items()]
+    count = counted("numbers", "row", len(frame), len(frame) - len(bad), aside)
+    kept = frame.drop(frame.index[list(bad)]).reset_index(drop=True)
+    return source._replace(frame=kept, counts=[*source.counts, count], aside=[*source.aside, *aside])
+
+
+def _set_aside(row: Mapping[str, Any], reason: str, why: str) -> SetAside:
+    text = f"{row['origin_path']} {row.get('transcript') or ''}"
+    return SetAside(row["origin_file"], int(row["origin_line"]), reason, why, text)
 
 
 def _with_defaults(frame: pd.DataFrame, normaliser: str) -> pd.DataFrame:
@@ -147,6 +208,7 @@ def _with_defaults(frame: pd.DataFrame, normaliser: str) -> pd.DataFrame:
     frame = frame.reset_index(drop=True).copy()
     frame["transcript"] = frame["transcript"].fillna("").astype(str).map(_composed)
     frame["path"] = frame["path"].fillna("").astype(str)
+    frame["origin_detail"] = ""
     if "utterance_id" not in frame:
         frame["utterance_id"] = [f"u{index:06d}" for index in range(len(frame))]
     if "sentence_ids" not in frame:
@@ -155,10 +217,11 @@ def _with_defaults(frame: pd.DataFrame, normaliser: str) -> pd.DataFrame:
         if name not in frame:
             frame[name] = value
     for name in ("speaker", "split", "sha256"):
-        frame[name] = frame[name].fillna("").astype(str) if name in frame else ""
+        frame[name] = frame[name].fillna("").astype(str).str.strip() if name in frame else ""
     for name, kind in COLUMNS.items():
         if kind != "string" and name in frame:  # a CSV file has empty fields
-            frame[name] = frame[name].replace("", None)
+            given = frame[name].map(lambda value: value.strip() if isinstance(value, str) else value)
+            frame[name] = given.replace("", None)
     frame["joined"] = frame["joined"].fillna(1)
     for name in ("duration_s", "sample_rate_hz"):
         frame[name] = frame[name].fillna(0) if name in frame else 0
@@ -177,32 +240,13 @@ def _sentence_id(transcript: str, normaliser: str) -> str:
     return "t" + hashlib.sha256(words.encode()).hexdigest()[:12]
 
 
-def _take_audio(frame: pd.DataFrame, origin: Path, folder: Path) -> tuple[pd.DataFrame, int]:
-    """Take what exists into folder/audio; fill in the hashes, durations and rates that the rows lack.
-
-    What a row states of a file is checked later, never replaced, unless the file was converted. Returns the
-    rows and how many files were converted.
-    """
-    (folder / "audio").mkdir()
-    rows: list[dict[str, Any]] = []
-    converted = 0
-    for index, row in enumerate(track(records(frame), "taking audio", unit="files")):
-        source = origin / row["path"]
-        row["path"] = f"audio/{index:06d}{source.suffix.lower()}"
-        row.setdefault("origin_rate_hz", 0)
-        if source.is_file():
-            stated = row["sample_rate_hz"]
-            taken = take(source, folder / "audio", f"{index:06d}", row["sha256"], stated)
-            row["path"] = f"audio/{taken.name}"
-            row["origin_rate_hz"] = row["origin_rate_hz"] or taken.origin_rate_hz
-            row["sha256"] = taken.sha256 if taken.is_converted else row["sha256"] or taken.sha256
-            if taken.header is not None:
-                converted += taken.is_converted
-                row["duration_s"] = row["duration_s"] or taken.header.duration_s
-                if taken.is_converted or not stated:
-                    row["sample_rate_hz"] = taken.header.sample_rate_hz
-        rows.append(row)
-    return pd.DataFrame(rows), converted
+def _unlisted(source: Source, found: Sequence[Found]) -> list[str]:
+    """A note of the recordings of a folder that no line of its tables names; they are its user's choice."""
+    recordings = sum(count.set_aside.get("recording", 0) for count in source.counts)
+    unlisted = recordings - len({one.path for one in found if one.path is not None})
+    return (
+        [f"{unlisted} recordings of the folder stand in no table and were left out"] if unlisted > 0 else []
+    )
 
 
 def _commands(frame: pd.DataFrame, manifest_path: Path, normaliser: str) -> pd.DataFrame:
@@ -222,9 +266,10 @@ def _commands(frame: pd.DataFrame, manifest_path: Path, normaliser: str) -> pd.D
                 raise TypeError("arguments is not an object")
         except (ValueError, KeyError, TypeError) as error:
             raise DataError(
-                f"tool_call of utterance {row['utterance_id']} in {manifest_path} ({error})",
+                f"tool_call of utterance {row['utterance_id']} in {manifest_path} ({error}; "
+                f"{place(row['origin_file'], row['origin_line'])})",
                 'it must be JSON like {"name": "set_light", "arguments": {"room": "거실"}}, or empty',
-                "correct the value and write the Parquet file again",
+                "correct the value in the table",
             ) from error
         text = normalise(row["transcript"], normaliser)
         split = "test" if row["split"].startswith("test") else row["split"]

@@ -37,10 +37,12 @@ _CUT = ("validation", "test_sentences", "test_voices")
 
 
 class Splits(NamedTuple):
-    """`frame` with every row in one of `KNOWN_SPLITS`; `notes` say what was decided and left out."""
+    """`frame` with every row in one of `KNOWN_SPLITS`, `left_out` the rows whose sentence is on the other
+    side of a cut; `notes` say what was decided."""
 
     frame: pd.DataFrame
     notes: list[str]
+    left_out: pd.DataFrame
 
 
 def complete_splits(frame: pd.DataFrame, sentences: pd.Series, source: str) -> Splits:
@@ -75,9 +77,10 @@ def complete_splits(frame: pd.DataFrame, sentences: pd.Series, source: str) -> S
         cut, said = _cut(frame[pool], keys[pool], set(keys[~pool]), missing)
         frame.loc[pool, "split"] = cut
         notes += said
-        frame = frame[frame["split"] != "left out"].reset_index(drop=True)
+    is_left_out = frame["split"] == "left out"
+    left_out, frame = frame[is_left_out], frame[~is_left_out].reset_index(drop=True)
     frame["split"] = frame["split"].replace("", "train")
-    return Splits(frame, notes + _rename_unknown_voices(frame, nameless))
+    return Splits(frame, notes + _rename_unknown_voices(frame, nameless), left_out)
 
 
 def _tell_tests_apart(frame: pd.DataFrame) -> list[str]:

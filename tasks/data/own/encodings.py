@@ -37,7 +37,7 @@ _HANGUL_SHARE = 0.8  # of two-byte signs that are KS X 1001 syllables; Chinese a
 
 
 def other_encoding(data: bytes) -> str | None:
-    """UTF-16 or UTF-32 (as iconv names it), told by a byte order mark or by where its zeros stand; else None."""
+    """UTF-16 or UTF-32, as iconv names it, told by a byte order mark or by where zeros stand; else None."""
     for mark, name in _MARKS:
         if data.startswith(mark):
             return name
@@ -89,7 +89,7 @@ def _told(data: bytes) -> str | None:
 
 
 def _is_korean(data: bytes) -> bool:
-    """Whether the bytes are CP949 (EUC-KR) throughout, and nearly all that is not ASCII are Hangul syllables."""
+    """Whether the bytes are CP949 (EUC-KR) throughout, and nearly all that is not ASCII is Hangul."""
     try:
         text = data.decode("cp949")
     except UnicodeDecodeError:

@@ -87,7 +87,7 @@ def read_json_list(lines: Sequence[Line], file: str) -> JsonRows:
                 at = _past(text, at + 1)
             where += text.count("\n", counted, at)
             counted = at
-            row, end = decoder.raw_decode(text, at)
+            _, end = decoder.raw_decode(text, at)
             rows.append(parse_object(text[at:end]))
             numbers.append(where)
             at = end

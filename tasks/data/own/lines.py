@@ -18,7 +18,7 @@ MARK = "\ufeff"  # byte order mark
 
 
 class Line(NamedTuple):
-    """A line as it is written, without its end; `number` counts from 1. `fault` says why it cannot be read."""
+    """A line as written, without its end; `number` counts from 1. `fault` says why it cannot be read."""
 
     number: int
     text: str

@@ -1,4 +1,4 @@
-"""The one reader of tables: Parquet, CSV, TSV, JSONL, JSON by the suffix; every line a row or set aside. No command.
+"""The one reader of tables: Parquet, CSV, TSV, JSONL, JSON; every line a row or set aside. No command.
 
 Line numbers stay with the rows; what became no row is named with its line and the reason, and the numbers
 agree or the reading fails. What columns mean is for `tasks.data.tables`.
@@ -72,7 +72,7 @@ def read(path: Path, header: Sequence[str] | None = None) -> Table:
 
 
 def read_whole(path: Path) -> Table:
-    """As `read`, for tables of which every line counts. Raises DataError that names the lines that are bad."""
+    """As `read`, for tables of which every line counts. Raises DataError that names what is bad."""
     table = read(path)
     bad = [one for one in table.aside if one.reason in BAD]
     if bad:

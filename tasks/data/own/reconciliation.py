@@ -1,7 +1,7 @@
-"""What goes in equals what comes out plus what is named: the counts of every door and stage. Pure; no command.
+"""What goes in equals what comes out plus what is named: counts of every door and stage. Pure; no command.
 
-A `Count` is one step: so many lines, files or rows went in, so many rows came out, and every other one was set
-aside for a reason. Its sum must agree. What was set aside keeps its file, line and text (`SetAside`).
+A `Count` is one step: so many lines, files or rows went in, so many rows came out, and every other one was
+set aside for a reason. Its sum must agree. What was set aside keeps its file, line and text (`SetAside`).
 """
 
 from __future__ import annotations
@@ -24,11 +24,12 @@ BAD = frozenset(
         "audio_without_transcript",
     }
 )
-"""Reasons that count as bad rows (`validate.max_bad_share`); the others lose nothing: blank lines, headers ..."""
+"""Reasons that count as bad rows (`validate.max_bad_share`); others lose nothing: blank lines, headers ..."""
 
+_TEXTS = (".csv", ".tsv", ".jsonl", ".json", ".txt")
 ORIGIN = ("origin_file", "origin_line", "origin_path", "origin_detail")
-"""Columns of a manifest that say where a row was written: the table, its line there (the row, in Parquet), the
-path as it is written, and what was said when the recording was looked for."""
+"""Columns of a manifest that say where a row was written: the table, its line there (the row, in Parquet),
+the path as it is written, and what was said when the recording was looked for."""
 
 
 class SetAside(NamedTuple):
@@ -101,7 +102,7 @@ def set_aside_table(aside: Sequence[SetAside]) -> pd.DataFrame:
     for name in ("file", "reason", "why", "text"):
         frame[name] = pd.Series([printable(str(value)) for value in frame[name]], dtype=object)
     frame["line"] = frame["line"].astype("int64")
-    return frame.astype({name: "string" for name in ("file", "reason", "why", "text")})
+    return frame.astype(dict.fromkeys(("file", "reason", "why", "text"), "string"))
 
 
 def printable(text: str) -> str:
@@ -113,4 +114,5 @@ def place(file: str, line: int) -> str:
     """Where a row is written, for messages: "line 21 of train.csv"."""
     if not line:
         return file
-    return f"{'row' if file.lower().endswith('.parquet') else 'line'} {line} of {file}"
+    is_text = file.lower().endswith(_TEXTS) or file.rpartition("/")[2] in ("text", "wav.scp")
+    return f"{'line' if is_text else 'row'} {line} of {file}"

@@ -48,9 +48,7 @@ class _Shape(NamedTuple):
     def fits(self, line: str) -> bool:
         fields = line.split(self.separator)
         right = self.least <= len(fields) <= self.width
-        return right and all(
-            at < len(fields) and _SUFFIX.search(fields[at].strip(' "')) for at in self.files
-        )
+        return right and all(at < len(fields) and _SUFFIX.search(fields[at].strip(' "')) for at in self.files)
 
 
 def read_separated(
@@ -86,12 +84,16 @@ def read_separated(
     for record in _records(lines, start, shape, quoted):
         if record.reason:
             aside += [
-                SetAside(file, line.number, record.reason if not at else "continued_line", record.why, line.text)
+                SetAside(
+                    file, line.number, record.reason if not at else "continued_line", record.why, line.text
+                )
                 for at, line in enumerate(record.lines)
             ]
             continue
         if header is None and [field.strip() for field in record.fields] == names:
-            aside.append(SetAside(file, record.lines[0].number, "header", "the header again", record.lines[0].text))
+            aside.append(
+                SetAside(file, record.lines[0].number, "header", "the header again", record.lines[0].text)
+            )
             continue
         rows.append(record.fields)
         numbers.append(record.lines[0].number)
@@ -100,13 +102,13 @@ def read_separated(
             SetAside(file, line.number, "continued_line", f"belongs to line {numbers[-1]}", line.text)
             for line in record.lines[1:]
         ]
-    notes = [f"{plain} lines of {file} have quotes that quote nothing: read as they are written"] if plain else []
+    notes = (
+        [f"{plain} lines of {file} have quotes that quote nothing: read as they are written"] if plain else []
+    )
     return Separated(names, rows, numbers, aside, notes)
 
 
-def _header(
-    lines: Sequence[Line], file: str, suffix: str, aside: list[SetAside]
-) -> tuple[int, str, str]:
+def _header(lines: Sequence[Line], file: str, suffix: str, aside: list[SetAside]) -> tuple[int, str, str]:
     """The index after the header, the separator, and the header's text; lines before it are set aside."""
     given = ""
     for index, line in enumerate(lines):

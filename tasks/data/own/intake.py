@@ -1,0 +1,134 @@
+"""The audio of a user's rows into the corpus folder, and the record of what was set aside. No command.
+
+Files are copied, never linked: DVC makes the files of a corpus read-only, and a recording that its user
+changes later must not change the corpus behind the manifest's back.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections import Counter
+from collections.abc import Sequence
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+import pandas as pd
+
+from tasks.artifacts import read_json, write_json, write_parquet
+from tasks.data.conversion import take
+from tasks.data.manifest import records
+from tasks.data.own.paths import AUDIO_SUFFIXES, Finder, Found
+from tasks.data.own.reconciliation import BAD, Count, SetAside, place, set_aside_table
+from tasks.progress import track
+
+RECONCILIATION = "reconciliation.json"
+SET_ASIDE = "set_aside.parquet"
+_SHOWN = 5
+log = logging.getLogger("malgil.corpus")
+
+
+def find_recordings(frame: pd.DataFrame, origin: Path, *, is_hub: bool) -> list[Found]:
+    """Where the path of every row leads, as it is written in its table or in another form without doubt.
+
+    Args:
+        frame: with `path` (relative to the origin), `origin_path` (as written) and `origin_file`.
+        is_hub: the recordings were written to the origin under `path`.
+    """
+    paths = [str(path) for path in frame["path"]]
+    if is_hub:
+        nothing = Found(None, "the data set's row holds no audio")
+        return [Found(origin / path) if (origin / path).is_file() else nothing for path in paths]
+    written = [str(path) for path in frame["origin_path"]]
+    tables = [str(PurePosixPath(file).parent) for file in frame["origin_file"]]
+    bases = ["" if path == own else table for path, own, table in zip(paths, written, tables, strict=True)]
+    return Finder(origin).find_all(written, bases)
+
+
+def take_audio(frame: pd.DataFrame, found: Sequence[Found], folder: Path) -> tuple[pd.DataFrame, list[str]]:
+    """Take what was found into folder/audio; fill in the hashes, durations and rates that the rows lack.
+
+    What a row states of a file is checked later, never replaced, unless the file was converted. Returns the
+    rows and what was done, with how many files.
+    """
+    (folder / "audio").mkdir()
+    rows: list[dict[str, Any]] = []
+    said: Counter[str] = Counter()
+    pairs = zip(records(frame), found, strict=True)
+    for index, (row, where) in enumerate(track(pairs, "taking audio", len(frame), "files")):
+        source, stem = where.path, f"{index:06d}"
+        row.setdefault("origin_rate_hz", 0)
+        row["origin_detail"] = where.how if source is None or not where.how else f"found {where.how}"
+        if source is None:
+            row["path"] = f"audio/{stem}{_suffix(row['path'])}"
+        else:
+            stated = row["sample_rate_hz"]
+            taken = take(source, folder / "audio", stem, row["sha256"], stated)
+            said.update(taken.notes)
+            row["path"] = f"audio/{taken.name}"
+            row["origin_rate_hz"] = row["origin_rate_hz"] or taken.origin_rate_hz
+            row["sha256"] = taken.sha256 if taken.is_converted else row["sha256"] or taken.sha256
+            if taken.header is not None:
+                said["converted to 16 kHz mono FLAC"] += taken.is_converted
+                row["duration_s"] = row["duration_s"] or taken.header.duration_s
+                if taken.is_converted or not stated:
+                    row["sample_rate_hz"] = taken.header.sample_rate_hz
+        rows.append(row)
+    notes = []
+    for what, number in said.most_common():
+        if number:
+            notes.append(
+                f"{number} files were {what}" if what.startswith("converted") else f"{number} files: {what}"
+            )
+    return pd.DataFrame(rows), notes
+
+
+def tell(name: str, notes: Sequence[str], counts: Sequence[Count], aside: Sequence[SetAside]) -> None:
+    """Log what was decided, the counts, and the first lines that were set aside as bad."""
+    for note in notes:
+        log.info("%s: %s", name, note)
+    for count in counts:
+        named = ", ".join(f"{number} {reason}" for reason, number in count.set_aside.items())
+        log.info(
+            "%s: %s: %d %ss in, %d out%s",
+            *(
+                name,
+                count.step,
+                count.entered,
+                count.unit,
+                count.made,
+                f", set aside: {named}" if named else "",
+            ),
+        )
+    bad = [one for one in aside if one.reason in BAD]
+    for one in bad[:_SHOWN]:
+        log.warning("%s: %s%s", place(one.file, one.line), one.reason, f" ({one.why})" if one.why else "")
+    if len(bad) > _SHOWN:
+        log.warning("%s: %d more are in %s", name, len(bad) - _SHOWN, SET_ASIDE)
+
+
+def write_reconciliation(folder: Path, counts: Sequence[Count], aside: Sequence[SetAside]) -> None:
+    """Write reconciliation.json and set_aside.parquet into a corpus folder."""
+    write_json(folder / RECONCILIATION, {"steps": [count.as_json() for count in counts]})
+    write_parquet(folder / SET_ASIDE, set_aside_table(aside))
+
+
+def read_reconciliation(corpus: Path) -> tuple[list[Count], pd.DataFrame]:
+    """The counts of a corpus's door and what it set aside; nothing for a corpus that was made without.
+
+    Raises:
+        DataError: the sums do not agree.
+    """
+    path = corpus / RECONCILIATION
+    if not path.is_file():
+        return [], set_aside_table([])
+    counts = [
+        Count(step["step"], step["unit"], step["in"], step["out"], step["set_aside"]).check()
+        for step in read_json(path)["steps"]
+    ]
+    table = corpus / SET_ASIDE
+    return counts, pd.read_parquet(table) if table.is_file() else set_aside_table([])
+
+
+def _suffix(path: str) -> str:
+    suffix = PurePosixPath(path.replace("\\", "/").strip()).suffix.lower()
+    return suffix if suffix in AUDIO_SUFFIXES else ""
