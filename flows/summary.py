@@ -101,17 +101,19 @@ def build_summary(
 
 
 def data_figures(build: Path) -> dict[str, Any]:
-    """Size of the validated corpus and the number of quarantined rows."""
+    """Size of the validated corpus, the number of quarantined rows, and what went in and came out."""
     import pyarrow.parquet as pq
 
     table = pq.read_table(build / "validated/manifest.parquet", columns=["duration_s", "speaker"])
     quarantined = pq.read_metadata(build / "validated/quarantine.parquet").num_rows
+    result = read_json(build / "validated/result.json")
     return {
         "utterances": table.num_rows,
         "hours": round(sum(table.column("duration_s").to_pylist()) / 3600, 4),
         "voices": len(set(table.column("speaker").to_pylist())),
         "quarantined": quarantined,
-        "synthetic": bool(read_json(build / "validated/result.json")["synthetic"]),
+        "synthetic": bool(result["synthetic"]),
+        "reconciliation": result.get("reconciliation", []),  # none in results of earlier versions
     }
 
 

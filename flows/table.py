@@ -7,7 +7,9 @@ from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 Row = Sequence[str]
+RECONCILIATION = "In, out, set aside"
 WORDS = (
+    RECONCILIATION,
     "Release",
     "Verdicts, with reasons",
 )  # tables of text; the others hold figures after the first column
@@ -24,6 +26,8 @@ class Section(NamedTuple):
 def sections(summary: Mapping[str, Any]) -> list[Section]:
     """The tables of a summary; a line that never ran has none."""
     found = [_data(summary["data"])]
+    if steps := summary["data"].get("reconciliation"):
+        found.append(_reconciliation(steps))
     if summary["asr"]:
         found += [_asr(summary["asr"]), _voices(summary["asr"])]
     if summary["llm"]:
@@ -70,6 +74,19 @@ def _cell(text: str) -> str:
 def percent(fraction: float | None) -> str:
     """A fraction as per cent with two decimals; – if there is none."""
     return "–" if fraction is None else f"{fraction:.2%}"
+
+
+def _reconciliation(steps: Sequence[Mapping[str, Any]]) -> Section:
+    rows = [
+        (
+            f"{step['step']} ({step['unit']}s)",
+            f"{step['in']}",
+            f"{step['out']}",
+            ", ".join(f"{number} {reason}" for reason, number in step["set_aside"].items()) or "–",
+        )
+        for step in steps
+    ]
+    return Section(RECONCILIATION, ("step", "in", "out", "set aside"), rows)
 
 
 def _data(data: Mapping[str, Any]) -> Section:

@@ -4,8 +4,9 @@
 
 Built in: the sentences of the stage `commands`, spoken by espeak-ng with silence, noise and joined
 utterances, and an out-of-domain slice that is only ever tested on. With another `corpus.source` it is made
-from recordings of the user (`tasks.data.source`). Either way it holds manifest.parquet, card.md, audio/, and
-commands.parquet and tools.json as `commands` wrote them, so that the folder can stand alone.
+from recordings of the user (`tasks.data.source`). Either way it holds manifest.parquet, card.md, audio/,
+reconciliation.json and set_aside.parquet (what went in and became no row), and commands.parquet and
+tools.json as `commands` wrote them, so that the folder can stand alone.
 """
 
 from __future__ import annotations
@@ -25,6 +26,8 @@ from tasks.data.espeak import Synthesiser
 from tasks.data.grammar import canonical_json
 from tasks.data.manifest import OOD_KIND, OUT_OF_DOMAIN, read_table, write_manifest
 from tasks.data.noise import NoiseBeds
+from tasks.data.own.intake import write_reconciliation
+from tasks.data.own.reconciliation import counted
 from tasks.data.plan import (
     Unusual,
     Utterance,
@@ -72,6 +75,8 @@ def _build(params: Corpus, folder: Path) -> None:
     write_manifest(folder / "manifest.parquet", manifest)
     commands = read_table(folder / "commands.parquet")
     write_text(folder / "card.md", builtin_card(params, manifest, commands))
+    planned = len(utterances) + len(unusual)
+    write_reconciliation(folder, [counted("render", "utterance", planned, len(manifest), [])], [])
     log.info(
         "%d utterances, %.2f h, %d voices, %d sentences",
         len(manifest),

@@ -3,10 +3,12 @@
 import re
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
 
 import pandas as pd
 
 from tasks.data.expectations import Outcome
+from tasks.data.own.reconciliation import place
 
 MEASURES = (
     "file_state",
@@ -62,11 +64,46 @@ def quarantined(
     return bad.reset_index(drop=True)
 
 
+def with_lines(quarantine: pd.DataFrame, lines: pd.DataFrame) -> pd.DataFrame:
+    """The quarantine with the lines that the door set aside as bad behind its rows: they became no row.
+
+    Args:
+        lines: rows of set_aside.parquet; their text stands as the transcript.
+    """
+    if lines.empty:
+        return quarantine
+    extra = pd.DataFrame(
+        {
+            "utterance_id": "",
+            "path": "",
+            "split": "",
+            "speaker": "",
+            "transcript": lines["text"].astype(object),
+            "origin_file": lines["file"].astype(object),
+            "origin_line": lines["line"],
+            "reasons": lines["reason"].astype(object),
+            "details": [
+                f"{reason}: {str(why).replace('; ', ', ')}"
+                for reason, why in zip(lines["reason"], lines["why"], strict=True)
+            ],
+        }
+    )
+    return pd.concat([quarantine, extra], ignore_index=True)
+
+
+def where_written(row: Mapping[Any, Any]) -> str:
+    """Where a row of a manifest or the quarantine was written: "line 21 of train.csv"; "" if nobody knows."""
+    file, line = row.get("origin_file"), row.get("origin_line")
+    if not isinstance(file, str) or not file:
+        return ""
+    return place(file, int(line) if isinstance(line, int | float) and line == line else 0)
+
+
 def describe(frame: pd.DataFrame, outcome: Outcome, row: int) -> str:
     """What was found in a row that breaks a rule, for readers."""
     column = outcome.rule.column
     if column == "file_state":
-        return str(frame["file_detail"].iat[row])
+        return _describe_file(frame, row)
     if column == "sha256_matches":
         found, wanted = str(frame["file_sha256"].iat[row]), str(frame["sha256"].iat[row])
         return f"the file has {found[:12]}…, not {wanted[:12]}…"
@@ -77,6 +114,17 @@ def describe(frame: pd.DataFrame, outcome: Outcome, row: int) -> str:
     if column == "tool_call_is_json":
         return repr(frame["tool_call"].iat[row])[:80]
     return FOUND.get(column, "{!s:.120}").format(frame[column].iat[row])
+
+
+def _describe_file(frame: pd.DataFrame, row: int) -> str:
+    """What is wrong with a file, under the path that its user wrote."""
+    said = str(frame["file_detail"].iat[row])
+    written = frame["origin_path"].iat[row] if "origin_path" in frame else None
+    if not isinstance(written, str) or not written:
+        return said
+    detail = frame["origin_detail"].iat[row] if "origin_detail" in frame else None
+    more = f", {detail}" if isinstance(detail, str) and detail else ""
+    return f"{written!r}: {said}{more}".replace("; ", ", ")
 
 
 def unread_words(texts: Iterable[str]) -> dict[str, int]:

@@ -44,7 +44,7 @@ from tasks.data.manifest import (
 from tasks.data.manifest import read_table as read_manifest_table
 from tasks.data.normalisers import normalise
 from tasks.data.own.gathered import rows_of_table
-from tasks.data.own.intake import find_recordings, take_audio, tell, write_reconciliation
+from tasks.data.own.intake import find_recordings, named_lines, take_audio, tell, write_reconciliation
 from tasks.data.own.ljspeech import is_ljspeech, rows_of_ljspeech
 from tasks.data.own.paths import Found, told
 from tasks.data.own.reader import read
@@ -170,7 +170,10 @@ def _split_rows(
     rows = len(frame)
     frame, notes, left_out = complete_splits(frame, frame["sentence_ids"], source.name)
     frame = with_types(frame, source.path)
-    require_splits(frame["split"], source.path)
+    try:
+        require_splits(frame["split"], source.path)
+    except DataError as error:
+        raise DataError(error.what + named_lines(source.aside), error.rule, error.next_step) from error
     aside = [
         _set_aside(row, "left_out_by_split", "its sentence is in another split") for row in records(left_out)
     ]

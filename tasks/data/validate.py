@@ -3,15 +3,15 @@
     python -m tasks.data.validate --corpus build/corpus --out build/validated
 
 Bad rows go to quarantine.parquet with their reasons, the rest to manifest.parquet; result.json and the
-offline report.html say what was asked and what was found. When too many rows are bad, or a split is left with
-too few, the stage fails: the quarantine, the result and the report are written all the same, the manifest is
-not, so that nothing can be trained on it. The rules are in `tasks.data.checks`; what their columns hold, in
-`tasks.data.enrich`.
+offline report.html say what was asked and what was found. Lines that the corpus's door could not read count
+as bad rows. When too many rows are bad, or a split is left with too few, the stage fails: the quarantine, the
+result and the report are written all the same, the manifest is not, so that nothing can be trained on it. The
+rules are in `tasks.data.checks`; what their columns hold, in `tasks.data.enrich`.
 """
 
 import logging
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -25,8 +25,18 @@ from tasks.data.enrich import enrich
 from tasks.data.expectations import Outcome, run_expectations, schema_rules, version
 from tasks.data.manifest import KNOWN_SPLITS, SPLITS, read_table, records, write_manifest
 from tasks.data.measure import measure_all
+from tasks.data.own.intake import read_reconciliation
+from tasks.data.own.reconciliation import BAD, Count
 from tasks.data.page import without_nan
-from tasks.data.quarantine import describe, quarantined, reasons_by_row, tell_unread, unread_words
+from tasks.data.quarantine import (
+    describe,
+    quarantined,
+    reasons_by_row,
+    tell_unread,
+    unread_words,
+    where_written,
+    with_lines,
+)
 from tasks.data.text import NORMALISER_ID
 from tasks.data.validation_report import render
 from tasks.errors import DataError
@@ -79,14 +89,18 @@ def validate(
             "write the manifest again with these columns",
         )
 
+    counts, aside = read_reconciliation(corpus)
+    lines = aside[aside["reason"].isin(BAD)].reset_index(drop=True)
     measured = list(track(measure_all(corpus, manifest["path"]), "measure audio", len(manifest), "files"))
     copies = _copies(duplicates, manifest)
     frame = enrich(_text_as_objects(manifest), measured, _sentences(corpus), normaliser, copies)
     outcomes = run_expectations(frame, row_rules(params))
     reasons = reasons_by_row(outcomes, len(frame))
     bad = np.array([bool(own) for own in reasons], dtype=bool)
-    result = summarise(params, frame, bad, [*schema, *outcomes], synthetic)
-    quarantine = quarantined(frame, outcomes, reasons, list(manifest.columns))
+    result = summarise(params, frame, bad, [*schema, *outcomes], synthetic, lines["reason"])
+    result["reconciliation"] = [count.as_json() for count in [*counts, _count(reasons)]]
+    result["audio"] = audio_seconds(frame, bad)
+    quarantine = with_lines(quarantined(frame, outcomes, reasons, list(manifest.columns)), lines)
     result["problems"] = find_problems(params, result, quarantine)
     result["ok"] = not result["problems"]
     if result["unread_words"]:
@@ -119,19 +133,25 @@ def summarise(
     bad: np.ndarray[Any, np.dtype[np.bool_]],
     outcomes: Sequence[Outcome],
     synthetic: bool,
+    lines: Collection[str] = (),
 ) -> dict[str, Any]:
-    """result.json without its verdict: counts, answers, distributions of the good rows."""
+    """result.json without its verdict: counts, answers, distributions of the good rows.
+
+    Args:
+        lines: the reason of every line that the door set aside as bad; they count as bad rows.
+    """
     good = frame[~bad]
-    share = float(bad.mean()) if len(frame) else 0.0
+    rows, quarantined = len(frame) + len(lines), int(bad.sum()) + len(lines)
     return {
-        **_nothing_known(params, len(frame), synthetic),
+        **_nothing_known(params, rows, synthetic),
         "good": len(good),
-        "quarantined": int(bad.sum()),
-        "bad_share": share,
+        "quarantined": quarantined,
+        "bad_share": quarantined / rows if rows else 0.0,
         "hours": float(good["measured_duration_s"].sum()) / 3600.0,
         "voices": int(good["speaker"].nunique()),
         "unread_words": unread_words(frame["text"]),
-        "reasons": {o.rule.reason: len(o.failing_rows) for o in outcomes if o.failing_rows},
+        "reasons": dict(Counter(lines))
+        | {o.rule.reason: len(o.failing_rows) for o in outcomes if o.failing_rows},
         "splits": {
             name: {
                 "rows": int((frame["split"] == name).sum()),
@@ -164,10 +184,7 @@ def find_problems(params: Validate, result: dict[str, Any], quarantine: pd.DataF
     problems = []
     if result["bad_share"] > params.max_bad_share:
         counts = sorted(result["reasons"].items(), key=lambda item: -item[1])
-        worst = ", ".join(
-            f"{row['utterance_id'] or '(no id)'} [{row['split']}] ({row['details']})"
-            for row in quarantine.head(WORST).to_dict("records")
-        )
+        worst = ", ".join(_named(row) for row in quarantine.head(WORST).to_dict("records"))
         problems.append(
             f"{result['quarantined']} of {result['rows']} rows ({result['bad_share']:.1%}) are bad: "
             + ", ".join(f"{count} {reason}" for reason, count in counts)
@@ -185,6 +202,31 @@ def find_problems(params: Validate, result: dict[str, Any], quarantine: pd.DataF
             found = "is empty" if not split["rows"] else f"has {split['good']} good rows of {split['rows']}"
             problems.append(f"split {name} {found}" + (f" ({why})" if why else ""))
     return problems
+
+
+def _named(row: dict[Any, Any]) -> str:
+    """A quarantined row or line, for the message: its id and split, where it is written, what was found."""
+    name = (
+        f"{row['utterance_id'] or '(no id)'} [{row['split']}]" if row["split"] or row["utterance_id"] else ""
+    )
+    return " ".join(part for part in (name, where_written(row), f"({row['details']})") if part)
+
+
+def _count(reasons: Sequence[Sequence[str]]) -> Count:
+    """The rows of the manifest: good ones came out, each of the others is set aside for its first reason."""
+    first = Counter(own[0] for own in reasons if own)
+    good = sum(not own for own in reasons)
+    return Count("validate", "row", len(reasons), good, dict(first.most_common())).check()
+
+
+def audio_seconds(frame: pd.DataFrame, bad: np.ndarray[Any, np.dtype[np.bool_]]) -> dict[str, float]:
+    """Seconds of audio as decoded: of all rows, of the good ones, and of those set aside; they add up."""
+    seconds = frame["measured_duration_s"].astype(float).fillna(0.0)
+    return {
+        "in_s": float(seconds.sum()),
+        "out_s": float(seconds[~bad].sum()),
+        "set_aside_s": float(seconds[bad].sum()),
+    }
 
 
 def _answer(frame: pd.DataFrame, outcome: Outcome) -> dict[str, Any]:
@@ -221,6 +263,8 @@ def _nothing_known(params: Validate, rows: int, synthetic: bool) -> dict[str, An
         "speakers": {},
         "expectations": [],
         "distributions": {},
+        "reconciliation": [],
+        "audio": {"in_s": 0.0, "out_s": 0.0, "set_aside_s": 0.0},
         "great_expectations": version(),
     }
 

@@ -9,6 +9,7 @@ import pandas as pd
 
 from tasks.data.charts import histogram
 from tasks.data.page import environment
+from tasks.data.quarantine import where_written
 
 SHOWN = 200  # quarantined rows on the page; all are in the Parquet file
 SCHEMA = ("missing_column", "wrong_type")  # shown last when met: they are many and alike
@@ -50,4 +51,10 @@ def render(result: dict[str, Any], quarantine: pd.DataFrame) -> str:
 def _row(row: dict[Any, Any]) -> dict[str, Any]:
     details = [part.partition(": ")[::2] for part in str(row.get("details", "")).split("; ") if part]
     shown = {name: row.get(name) or "" for name in ("utterance_id", "path", "split", "speaker", "transcript")}
-    return {**shown, "details": details}
+    written = row.get("origin_path")
+    return {
+        **shown,
+        "details": details,
+        "where": where_written(row),
+        "written": written if isinstance(written, str) else "",
+    }

@@ -8,6 +8,7 @@ import pytest
 import soundfile
 
 from tasks.data.manifest import COLUMNS, read_manifest
+from tasks.data.own.reconciliation import ORIGIN
 from tasks.errors import ArtifactError, DataError
 from tasks.settings import Corpus
 from tests import corpora
@@ -42,7 +43,9 @@ def ingest(frame: pd.DataFrame, params: Corpus, tmp_path: Path) -> Path:
 def test_four_columns_are_enough(recordings: pd.DataFrame, corpus_params: Corpus, tmp_path: Path) -> None:
     folder = ingest(recordings, corpus_params, tmp_path)
     manifest = read_manifest(folder / "manifest.parquet")
-    assert list(manifest.columns) == [*COLUMNS, "origin_rate_hz"]
+    assert list(manifest.columns) == [*COLUMNS, *ORIGIN, "origin_rate_hz"]
+    assert manifest["origin_line"].tolist() == [1, 2, 3, 4] and set(manifest["origin_file"]) == {"mine.parquet"}
+    assert manifest["origin_path"].tolist() == recordings["path"].tolist()
     assert manifest["duration_s"].iloc[3] == pytest.approx(16_003 / 16_000)
     assert set(manifest["sample_rate_hz"]) == {16_000}
     assert all((folder / path).is_file() for path in manifest["path"])
@@ -150,4 +153,5 @@ def test_the_built_in_corpus_passes_through_as_a_manifest(
     before, after = (
         read_manifest(folder / "manifest.parquet") for folder in (tiny_corpus, tmp_path / "corpus")
     )
-    pd.testing.assert_frame_equal(before.drop(columns="path"), after.drop(columns=["path", "origin_rate_hz"]))
+    added = ["origin_rate_hz", *ORIGIN]
+    pd.testing.assert_frame_equal(before.drop(columns="path"), after.drop(columns=["path", *added]))

@@ -93,7 +93,9 @@ def build(tmp_path: Path) -> Path:
         (tmp_path / folder).mkdir(parents=True)
     frame.to_parquet(tmp_path / "validated/manifest.parquet")
     frame.head(2).to_parquet(tmp_path / "validated/quarantine.parquet")
-    (tmp_path / "validated/result.json").write_text('{"synthetic": true}')
+    (tmp_path / "validated/result.json").write_text(
+        json.dumps({"synthetic": True, "reconciliation": RECONCILED})
+    )
     plain = RATES | {"cer_with_silence": None, "cer_joined": None}  # the checkpoint hears plain speech only
     asr = {"checkpoint": plain, "onnx_int8": RATES, "normaliser": "ko-1"}
     road = {"exact_match_unseen_sentences": 0.93, "exact_match_unseen_voices": 0.88, "asr": "x", "llm": "y"}

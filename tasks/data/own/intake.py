@@ -106,6 +106,13 @@ def tell(name: str, notes: Sequence[str], counts: Sequence[Count], aside: Sequen
         log.warning("%s: %d more are in %s", name, len(bad) - _SHOWN, SET_ASIDE)
 
 
+def named_lines(aside: Sequence[SetAside]) -> str:
+    """The first bad lines, for a message about rows that are too few; "" without any."""
+    bad = [one for one in aside if one.reason in BAD]
+    shown = ", ".join(f"{place(one.file, one.line)} ({one.why or one.reason})" for one in bad[:_SHOWN])
+    return f"; {len(bad)} bad lines or files were set aside: {shown}" if bad else ""
+
+
 def write_reconciliation(folder: Path, counts: Sequence[Count], aside: Sequence[SetAside]) -> None:
     """Write reconciliation.json and set_aside.parquet into a corpus folder."""
     write_json(folder / RECONCILIATION, {"steps": [count.as_json() for count in counts]})

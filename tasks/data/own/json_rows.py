@@ -56,7 +56,15 @@ def read_json_lines(lines: Sequence[Line], file: str) -> JsonRows:
                 rows.append(parse_object(line.text))
                 numbers.append(line.number)
             except ValueError as error:
-                aside.append(SetAside(file, line.number, "unreadable_line", str(error)[:_SHOWN], line.text))
+                aside.append(
+                    SetAside(
+                        file,
+                        line.number,
+                        "unreadable_line",
+                        f"{str(error)[:_SHOWN]}: one JSON object a line",
+                        line.text,
+                    )
+                )
     return JsonRows(rows, numbers, aside)
 
 

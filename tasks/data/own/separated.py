@@ -194,7 +194,7 @@ def _fitted(record: _Record, shape: _Shape) -> _Record:
         fields = fields[:-1]
     if shape.least <= len(fields) <= shape.width:
         return record._replace(fields=[*fields, *[""] * (shape.width - len(fields))])
-    why = f"it has {len(record.fields)} fields, the header has {shape.width}"
+    why = f"it has {len(record.fields)} fields, not {shape.width} as the header"
     return record._replace(reason="unreadable_line", why=why)
 
 
