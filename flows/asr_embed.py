@@ -38,7 +38,9 @@ def embed(
     paths: Annotated[list[str] | None, typer.Argument(help="audio files, folders, globs")] = None,
     manifest: Annotated[
         Path | None,
-        typer.Option(help="table instead (.parquet, .csv, .tsv, .jsonl); paths relative to its folder"),
+        typer.Option(
+            help="table instead (.parquet, .csv, .tsv, .jsonl, .json); paths relative to its folder"
+        ),
     ] = None,
     model: Annotated[Path, typer.Option(help="folder of a wav2vec2-family encoder or recogniser")] = ENCODER,
     layer: Annotated[int, typer.Option(help="0: features after projection, 1 to n: blocks, -1: last")] = -1,
@@ -75,31 +77,53 @@ def embed(
 
 
 def _rows(manifest: Path) -> tuple[list[Source | Failure], list[str]]:
-    """The recordings of a table and their utterance ids; without a column of ids, their paths."""
-    from tasks.asr.recordings.sources import Failure, Source
-    from tasks.data.tables import ALIASES, read_table, with_manifest_names
+    """The recordings of a table and their utterance ids; without a column of ids, their paths as written.
 
-    table = read_table(manifest)
-    frame = with_manifest_names(table)
-    if "path" not in frame.columns:
+    Lines that cannot be read, and paths that lead nowhere, are failures that name their line.
+    """
+    from tasks.asr.recordings.sources import Failure, Source
+    from tasks.data.own.gathered import rows_of_table
+    from tasks.data.own.paths import Finder, told
+    from tasks.data.own.reader import read
+    from tasks.data.own.reconciliation import BAD, place
+    from tasks.data.tables import ALIASES, with_manifest_names
+
+    table = read(manifest)
+    if "path" not in with_manifest_names(table.frame, where=manifest, needed=("path",)):
         raise DataError(
-            f"{manifest} has no column of paths (found {', '.join(map(str, table.columns))})",
+            f"{manifest} has no column of paths (found {', '.join(map(str, table.frame.columns))})",
             f"it is called {', '.join(ALIASES['path'])}",
-            "rename the column",
+            "rename the column; a text table needs its column names in the first line",
         )
+    gathered = rows_of_table(table, None, manifest.name, needed=("path",))
+    frame = gathered.frame
     found: list[Source | Failure] = []
-    for number, path in enumerate(frame["path"], 1):
-        if not isinstance(path, str) or not path.strip():
-            name = f"row {number} of {manifest}"
+    where = Finder(manifest.parent).find_all(frame["path"].tolist())
+    rows = zip(frame["path"], frame["origin_line"], where, strict=True)
+    for number, (path, line, one) in enumerate(rows, 1):
+        row = place(manifest.name, line)
+        if one.path is not None:
+            found.append(Source(path, one.path, Path(path)))
+        elif not path.strip():
+            name = f"row {number} ({row})"
             error = DataError(f"{name} has no path", "every row names a recording", "fill it in or drop it")
             found.append(Failure(name, error))
-        elif (file := manifest.parent / path).is_file():
-            found.append(Source(path, file, Path(path)))
         else:
-            error = DataError(f"{path} is missing", f"must be a file below {manifest.parent}", "restore it")
+            what = f"{path} ({row}) is missing ({one.how})"
+            error = DataError(
+                what, f"must be a file below {manifest.parent}", "correct the path, or restore it"
+            )
             found.append(Failure(path, error))
-    ids = frame["utterance_id"] if "utterance_id" in frame.columns else [source.name for source in found]
-    return found, [str(name) for name in ids]
+    ids = frame["utterance_id"] if "utterance_id" in frame.columns else frame["path"]
+    names = [str(name) for name in ids]
+    for bad in (one for one in gathered.aside if one.reason in BAD):
+        row = place(manifest.name, bad.line)
+        error = DataError(f"{row} cannot be read ({bad.why})", "every line is a row", "correct the line")
+        found.append(Failure(row, error))
+        names.append(row)
+    for note in [*gathered.notes, *told(where)]:
+        print(f"malgil: {note}", file=sys.stderr)
+    return found, names
 
 
 def _write(

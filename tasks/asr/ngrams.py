@@ -26,7 +26,8 @@ from tasks.asr.decoding import language_model
 from tasks.asr.decoding.word_search import piece
 from tasks.asr.prepared import PreparedSpeech, read_prepared
 from tasks.data.normalisers import normalise
-from tasks.errors import DataError, explain_os_error
+from tasks.data.own.lines import read_text_lines
+from tasks.errors import DataError
 from tasks.settings import LanguageModelAsr
 from tasks.stage import run_stage
 
@@ -66,7 +67,7 @@ def said(data: PreparedSpeech, text: Path | None, vocabulary: Vocabulary) -> lis
     """
     rows, _ = data.split("train")
     sentences = dict.fromkeys(rows["text"])
-    for number, line in enumerate(_lines(text) if text else [], 1):
+    for number, line in enumerate(read_text_lines(text) if text else [], 1):
         sentence = normalise(line, data.normaliser)
         missing = vocabulary.missing([sentence])
         if missing:
@@ -106,17 +107,6 @@ def word_ngrams(sentences: Sequence[str], vocabulary: Vocabulary, order: int) ->
     units += [spelled(word) for word in sorted(counts)]
     symbols = [piece(s) for s in vocabulary.symbols if s not in vocabulary.special]
     return language_model.estimate(units, [*sorted(known), *symbols], order)
-
-
-def _lines(path: Path) -> list[str]:
-    try:
-        return path.read_text(encoding="utf-8-sig").splitlines()
-    except OSError as error:
-        raise explain_os_error(error, path) from error
-    except UnicodeDecodeError as error:
-        raise DataError(
-            f"{path} is not UTF-8", "a sentence per line, in UTF-8", "save it as UTF-8"
-        ) from error
 
 
 if __name__ == "__main__":

@@ -1,11 +1,12 @@
 """Reading a prepared split: one JSON object per line. Only reading and checking; no command."""
 
-import json
 from pathlib import Path
 from typing import Any
 
 from tasks.artifacts import digest_json, read_json
-from tasks.errors import DataError, explain_os_error
+from tasks.data.own.json_rows import parse_object
+from tasks.data.own.lines import read_text_lines
+from tasks.errors import DataError
 from tasks.llm.chat import Tools
 
 
@@ -17,11 +18,11 @@ def read_rows(path: Path, tools: Tools) -> list[dict[str, Any]]:
             its schema; the message names file and line.
         ArtifactError: the file is missing.
     """
-    try:
-        lines = path.read_text(encoding="utf-8").splitlines()
-    except OSError as error:
-        raise explain_os_error(error, path) from error
-    rows = [_row(path, number, line, tools) for number, line in enumerate(lines, 1) if line.strip()]
+    rows = [
+        _row(path, number, line, tools)
+        for number, line in enumerate(read_text_lines(path), 1)
+        if line.strip()
+    ]
     if not rows:
         raise DataError(
             f"{path} is empty",
@@ -42,10 +43,10 @@ def answer_settings(prepared: Path, max_tokens: int) -> dict[str, Any]:
 def _row(path: Path, number: int, line: str, tools: Tools) -> dict[str, Any]:
     where = f"{path} line {number}"
     try:
-        row = json.loads(line)
+        row = parse_object(line)
     except ValueError as error:
         raise _bad(f"{where} is not JSON ({error})") from error
-    missing = {"id", "written", "tool_call", "intent"} - set(row if isinstance(row, dict) else ())
+    missing = {"id", "written", "tool_call", "intent"} - set(row)
     if missing:
         raise _bad(f"{where} lacks {', '.join(sorted(missing))}")
     mistake = tools.mistake(row["tool_call"])

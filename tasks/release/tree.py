@@ -92,7 +92,7 @@ def verify_folder(folder: Path, digest: str) -> None:
     sums_path = folder / SUMS
     if not sums_path.is_file() or sha256_file(sums_path) != digest:
         raise _tampered(folder, SUMS, "is missing or lists another version")
-    rows = [row.partition("  ") for row in sums_path.read_text(encoding="utf-8").splitlines()]
+    rows = [row.partition("  ") for row in sums_path.read_text(encoding="utf-8").split("\n") if row]
     listed = {name: digest for digest, _, name in rows}
     present = {path.relative_to(folder).as_posix(): path for path in files_in(folder)}
     for name in sorted(listed.keys() | (present.keys() - {SUMS})):

@@ -180,3 +180,22 @@ def test_a_missing_file_of_several_is_a_failure(recordings: list[Source], tmp_pa
     encoder = load_encoder_layers(MINI, (0,))
     kinds = [type(result) for result in embed([gone, recordings[1]], encoder, "mean")]
     assert kinds == [Failure, Embedded]
+
+
+def test_a_table_of_another_program_is_read_and_its_bad_lines_are_failures(
+    recordings: list[Source], tmp_path: Path
+) -> None:
+    """Backslashes, a line without a recording, one of too many fields: two vectors, two failures by line."""
+    (tmp_path / "rec").mkdir()
+    for number, source in enumerate(recordings[1:3]):
+        (tmp_path / f"rec/{number}.wav").write_bytes(source.path.read_bytes())
+    table, out = tmp_path / "rows.csv", tmp_path / "vectors.parquet"
+    table.write_text("path,text\nrec\\0.wav,하나\nREC/1.WAV,둘\nrec/7.wav,셋\na,b,c\n")
+    ended = CliRunner().invoke(
+        app, ["asr", "embed", "--manifest", str(table), "--layer", "0", "--out", str(out)]
+    )
+    assert ended.exit_code == 2
+    assert "rec/7.wav (line 4 of rows.csv) is missing" in ended.output
+    assert "line 5 of rows.csv cannot be read (it has 3 fields" in ended.output
+    assert "1 recordings were found with / for \\" in ended.output
+    assert pq.read_table(out)["path"].to_pylist() == ["rec\\0.wav", "REC/1.WAV"]

@@ -44,7 +44,9 @@ def test_four_columns_are_enough(recordings: pd.DataFrame, corpus_params: Corpus
     folder = ingest(recordings, corpus_params, tmp_path)
     manifest = read_manifest(folder / "manifest.parquet")
     assert list(manifest.columns) == [*COLUMNS, *ORIGIN, "origin_rate_hz"]
-    assert manifest["origin_line"].tolist() == [1, 2, 3, 4] and set(manifest["origin_file"]) == {"mine.parquet"}
+    assert manifest["origin_line"].tolist() == [1, 2, 3, 4] and set(manifest["origin_file"]) == {
+        "mine.parquet"
+    }
     assert manifest["origin_path"].tolist() == recordings["path"].tolist()
     assert manifest["duration_s"].iloc[3] == pytest.approx(16_003 / 16_000)
     assert set(manifest["sample_rate_hz"]) == {16_000}

@@ -85,6 +85,12 @@ SHOWN = (
 )
 
 
+RECONCILED = [
+    {"step": "read", "unit": "line", "in": 8, "out": 5, "set_aside": {"header": 1, "unreadable_line": 2}},
+    {"step": "validate", "unit": "row", "in": 5, "out": 3, "set_aside": {"missing_file": 2}},
+]
+
+
 @pytest.fixture
 def build(tmp_path: Path) -> Path:
     """The files of a finished run that a summary is made of."""
@@ -115,7 +121,8 @@ def summarise(build: Path) -> dict[str, Any]:
 def test_a_summary_has_what_its_schema_says(build: Path) -> None:
     made = summarise(build)
     Draft202012Validator(SCHEMA).validate(made)
-    assert made["data"] == {"utterances": 3, "hours": 1.0, "voices": 2, "quarantined": 2, "synthetic": True}
+    found = {"utterances": 3, "hours": 1.0, "voices": 2, "quarantined": 2, "synthetic": True}
+    assert made["data"] == found | {"reconciliation": RECONCILED}
     assert made["asr"]["onnx_int8"]["cer_by_voice"] == {"ko+f2": 0.03, "ko+max": 0.07}
     assert made["llm"]["exact_match"]["Q8_0"] == 0.9667 and made["llm"]["serves"] == "Q8_0"
     assert made["stages"]["corpus"] == {"seconds": 12.5, "peak_rss_mb": 210.0, "cached": False}
@@ -191,3 +198,9 @@ def test_the_table_shows_every_figure_and_says_synthetic(
     printed, markdown = capsys.readouterr().out, as_markdown(made)
     assert [part for part in SHOWN if part not in printed] == []
     assert [part for part in SHOWN if part not in markdown] == []
+
+
+def test_the_closing_table_says_what_went_in_and_what_became_of_it(build: Path) -> None:
+    shown = as_markdown(summarise(build))
+    assert "| read (lines) | 8 | 5 | 1 header, 2 unreadable_line |" in shown
+    assert "| validate (rows) | 5 | 3 | 2 missing_file |" in shown

@@ -16,6 +16,7 @@ from tasks.asr.checkpoints.vocabulary import Vocabulary
 from tasks.asr.decoding.decode import BeamSearch, SearchOptions
 from tasks.asr.decoding.hot_words import WEIGHT, Boosted, HotWords
 from tasks.asr.decoding.word_search import WordSearchOptions, make_search, unigrams, unit_of
+from tasks.data.own.lines import read_text_lines
 from tasks.errors import DataError, MalgilError, ModelError, explain_os_error
 
 DECODERS = ("greedy", "beam", "lm")
@@ -126,10 +127,4 @@ def read_arpa(path: Path) -> str:
 
 def read_hot_words(path: Path) -> Sequence[str]:
     """A word or phrase per line, UTF-8; empty lines are passed over. Raises `DataError`."""
-    try:
-        lines = path.read_text(encoding="utf-8-sig").splitlines()
-    except OSError as error:
-        raise explain_os_error(error, path) from error
-    except UnicodeDecodeError as error:
-        raise DataError(f"{path} is not UTF-8", "a word per line, in UTF-8", "save it as UTF-8") from error
-    return [line.strip() for line in lines if line.strip()]
+    return [line.strip() for line in read_text_lines(path) if line.strip()]

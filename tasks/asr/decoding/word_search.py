@@ -50,7 +50,7 @@ def piece(symbol: str) -> str:
 def unigrams(arpa: str) -> list[str]:
     """What a model predicts: the entries of its section of 1-grams."""
     section = arpa.partition("\\1-grams:")[2].partition("\\")[0]
-    rows = (line.split() for line in section.splitlines())
+    rows = (line.split() for line in section.split("\n"))
     return [row[1] for row in rows if len(row) > 1]
 
 

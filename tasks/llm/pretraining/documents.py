@@ -7,14 +7,15 @@ answer) or plain text (the loss is on all of it). Only drawing and reading; toke
 
 from __future__ import annotations
 
-import json
 import random
 from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
 
-from tasks.errors import DataError, explain_os_error
+from tasks.data.own.json_rows import parse_object
+from tasks.data.own.lines import read_text_lines
+from tasks.errors import DataError
 from tasks.llm.chat import SYSTEM, render_tool_call
 from tasks.llm.pretraining.overlap import apart_from_builtin
 from tasks.llm.pretraining.requests import Request, requests
@@ -87,19 +88,11 @@ def read_documents(path: Path) -> list[Document]:
         DataError: the file holds none, or a line is not one; the message names the line.
         ArtifactError: the file cannot be read.
     """
-    try:
-        content = path.read_text(encoding="utf-8-sig")
-    except OSError as error:
-        raise explain_os_error(error, path) from error
-    except UnicodeDecodeError as error:
-        raise DataError(
-            f"{path} is not UTF-8 ({error})", "text must be UTF-8", f"iconv -t UTF-8 {path} > new file"
-        ) from error
+    lines = read_text_lines(path)
     if path.suffix == ".jsonl":
-        lines = enumerate(content.split("\n"), 1)
-        found = [_line(f"{path} line {number}", line) for number, line in lines if line.strip()]
+        found = [_line(f"{path} line {number}", line) for number, line in enumerate(lines, 1) if line.strip()]
     else:
-        paragraphs = (part.strip() for part in content.replace("\r\n", "\n").split("\n\n"))
+        paragraphs = (part.strip() for part in "\n".join(lines).split("\n\n"))
         found = [Document("", "", part) for part in paragraphs if part]
     if not found:
         raise DataError(f"{path} holds no document", "at least one is needed", "name another file")
@@ -108,10 +101,10 @@ def read_documents(path: Path) -> list[Document]:
 
 def _line(where: str, line: str) -> Document:
     try:
-        row = json.loads(line)
+        row = parse_object(line)
     except ValueError as error:
         raise _bad(f"{where} is not JSON ({error})") from error
-    if not isinstance(row, dict) or not all(isinstance(value, str) for value in row.values()):
+    if not all(isinstance(value, str) for value in row.values()):
         raise _bad(f"{where} is not an object of strings")
     if set(row) == {"text"} and row["text"].strip():
         return Document("", "", row["text"])
