@@ -97,7 +97,7 @@ def with_types(frame: pd.DataFrame, path: Path) -> pd.DataFrame:
                 frame[name] = frame[name].fillna("").astype(str)
             else:
                 frame[name] = frame[name].astype(np.dtype(COLUMNS[name]))
-        except (ValueError, TypeError) as error:
+        except (ValueError, TypeError, OverflowError) as error:
             raise DataError(
                 f"column {name} of {path} ({error})",
                 f"its values must be {COLUMNS[name]}",

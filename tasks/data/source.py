@@ -56,6 +56,7 @@ from tasks.errors import DataError
 from tasks.settings import Corpus
 
 REQUIRED = ("path", "transcript")
+_LARGEST = 1e12  # no duration, rate or count is larger
 _OTHER_THAN_COMPATIBILITY = re.compile("[^\uf900-\ufaff]+")
 log = logging.getLogger("malgil.corpus")
 
@@ -188,8 +189,8 @@ def _without_unreadable_numbers(source: Source) -> Source:
     bad: dict[int, str] = {}
     for name in (name for name, kind in COLUMNS.items() if kind != "string" and name in frame):
         given = frame[name].where(frame[name].notna(), "").astype(str).str.strip()
-        numbers = pd.to_numeric(given.where(given != "", None), errors="coerce")
-        is_wrong = (given != "") & ~np.isfinite(numbers.astype("float64")) & (given.str.lower() != "nan")
+        numbers = pd.to_numeric(given.where(given != "", None), errors="coerce").astype("float64")
+        is_wrong = (given != "") & ~(numbers.abs() < _LARGEST) & (given.str.lower() != "nan")
         if len(frame) > 1 and is_wrong.all():
             continue  # the column is of another kind: told whole, by `with_types`
         bad |= {row: f"{name} is {given.iat[row]!r}, no number" for row in np.flatnonzero(is_wrong)}
@@ -214,8 +215,10 @@ def _with_defaults(frame: pd.DataFrame, normaliser: str) -> pd.DataFrame:
     frame["origin_detail"] = ""
     if "utterance_id" not in frame:
         frame["utterance_id"] = [f"u{index:06d}" for index in range(len(frame))]
-    if "sentence_ids" not in frame:
-        frame["sentence_ids"] = [_sentence_id(text, normaliser) for text in frame["transcript"]]
+    stated = frame["sentence_ids"].map(_text_of) if "sentence_ids" in frame else [""] * len(frame)
+    frame["sentence_ids"] = [
+        own or _sentence_id(text, normaliser) for own, text in zip(stated, frame["transcript"], strict=True)
+    ]
     for name, value in (("joined", 1), ("snr_db", float("nan")), ("tool_call", ""), ("sha256", "")):
         if name not in frame:
             frame[name] = value
@@ -228,13 +231,21 @@ def _with_defaults(frame: pd.DataFrame, normaliser: str) -> pd.DataFrame:
     frame["joined"] = frame["joined"].fillna(1)
     for name in ("duration_s", "sample_rate_hz"):
         frame[name] = frame[name].fillna(0) if name in frame else 0
-    frame["tool_call"] = [canonical_json(c) if isinstance(c, dict) else c for c in frame["tool_call"]]
+    frame["tool_call"] = [
+        canonical_json(call) if isinstance(call, dict) else _text_of(call) for call in frame["tool_call"]
+    ]
     return frame
+
+
+def _text_of(value: object) -> str:
+    """A value as text without spaces around it; "" for none."""
+    return "" if value is None or value != value else str(value).strip()
 
 
 def _composed(text: str) -> str:
     """NFC, but for compatibility Hanja, which NFC would rob of their reading."""
-    return _OTHER_THAN_COMPATIBILITY.sub(lambda part: unicodedata.normalize("NFC", part[0]), text)
+    return _LARGEST = 1e12  # no duration, rate or count is larger
+_OTHER_THAN_COMPATIBILITY.sub(lambda part: unicodedata.normalize("NFC", part[0]), text)
 
 
 def _sentence_id(transcript: str, normaliser: str) -> str:
