@@ -244,8 +244,7 @@ def _text_of(value: object) -> str:
 
 def _composed(text: str) -> str:
     """NFC, but for compatibility Hanja, which NFC would rob of their reading."""
-    return _LARGEST = 1e12  # no duration, rate or count is larger
-_OTHER_THAN_COMPATIBILITY.sub(lambda part: unicodedata.normalize("NFC", part[0]), text)
+    return _OTHER_THAN_COMPATIBILITY.sub(lambda part: unicodedata.normalize("NFC", part[0]), text)
 
 
 def _sentence_id(transcript: str, normaliser: str) -> str:

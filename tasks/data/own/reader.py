@@ -6,6 +6,7 @@ agree or the reading fails. What columns mean is for `tasks.data.tables`.
 
 from __future__ import annotations
 
+import contextlib
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -86,10 +87,9 @@ def read_whole(path: Path) -> Table:
 
 
 def _read_parquet(path: Path) -> Table:
+    with contextlib.suppress(OSError, pa.ArrowException), path.open("rb") as stream:
+        _refuse_twice(pq.read_schema(stream).names, path)
     frame = read_parquet(path)
-    with path.open("rb") as stream:
-        names = pq.read_schema(stream).names
-    _refuse_twice(names, path)
     if isinstance(frame.index, pd.MultiIndex) or not isinstance(frame.index, pd.RangeIndex):
         frame = frame.reset_index(drop=frame.index.name is None or str(frame.index.name) in frame.columns)
     frame, notes = _without_nameless(frame, path)

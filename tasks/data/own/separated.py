@@ -264,7 +264,7 @@ def _is_quoted_as_programs_do(lines: Sequence[Line], shape: _Shape) -> bool:
         record = [line.text for line in lines[at : at + length]]
         if not shape.least <= len(fields) <= shape.width:
             return False
-        if any(shape.separator in text.partition('"')[0] for text in record[1:]):
+        if any(shape.separator in field for field in fields if "\n" in field):
             return False
         again = io.StringIO()
         csv.writer(again, delimiter=shape.separator, lineterminator="\n").writerow(fields)
