@@ -72,9 +72,10 @@ def rows_of_hub(name: str, into: Path | None, named: Mapping[str, str] | None = 
     if "utterance_id" in frame:  # ids of data sets count per speaker or per split, or are numbers
         frame = frame.drop(columns="utterance_id")
     frame[list(ORIGIN[:3])] = pd.DataFrame(origins, columns=list(ORIGIN[:3]), index=frame.index)
-    aside = _system_files(folder)
-    count = counted("read", "row", sum(numbers.values()), len(frame), [])
-    return Gathered(frame, [count], aside, notes), said
+    files, aside = _system_files(folder)
+    counts = [counted("find", "file", files, files - len(aside), aside)]
+    counts.append(counted("read", "row", sum(numbers.values()), len(frame), []))
+    return Gathered(frame, counts, aside, notes), said
 
 
 def _suffix(path: str) -> str:
@@ -82,10 +83,11 @@ def _suffix(path: str) -> str:
     return suffix if suffix in AUDIO_SUFFIXES else ""
 
 
-def _system_files(folder: Path) -> list[SetAside]:
-    """Files of operating systems among the shards; `datasets` passes over them too."""
-    paths = (path.relative_to(folder).as_posix() for path in sorted(folder.rglob("*")) if path.is_file())
-    return [SetAside(printable(path), 0, "operating_system_file") for path in paths if is_system_file(path)]
+def _system_files(folder: Path) -> tuple[int, list[SetAside]]:
+    """How many files there are, and those of operating systems, which `datasets` passes over too."""
+    paths = [path.relative_to(folder).as_posix() for path in sorted(folder.rglob("*")) if path.is_file()]
+    left = [SetAside(printable(path), 0, "operating_system_file") for path in paths if is_system_file(path)]
+    return len(paths), left
 
 
 def _download(name: str) -> tuple[Path, str]:

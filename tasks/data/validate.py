@@ -213,8 +213,11 @@ def _named(row: dict[Any, Any]) -> str:
 
 
 def _count(reasons: Sequence[Sequence[str]]) -> Count:
-    """The rows of the manifest: good ones came out, each of the others is set aside for its first reason."""
-    first = Counter(own[0] for own in reasons if own)
+    """The rows of the manifest: good ones came out, each of the others is set aside for its first reason.
+
+    A file that is missing leaves fields empty (its hash): that is no reason beside another.
+    """
+    first = Counter(next((one for one in own if one != "empty_field"), own[0]) for own in reasons if own)
     good = sum(not own for own in reasons)
     return Count("validate", "row", len(reasons), good, dict(first.most_common())).check()
 

@@ -48,6 +48,7 @@ class Finder:
         self.origin = origin
         self._names: dict[Path, dict[str, list[str]]] = {}
         self._tree: dict[str, list[str]] | None = None
+        self._stems: dict[str, str] = {}
         self._asked = 0
 
     def find_all(self, written: Sequence[str], bases: Sequence[str] | None = None) -> list[Found]:
@@ -134,9 +135,13 @@ class Finder:
             for number, path in enumerate(_files(self.origin)):
                 if number == _MOST_FILES:
                     break
-                self._tree.setdefault(_folded(path.rpartition("/")[2]), []).append(path)
+                own = _folded(path.rpartition("/")[2])
+                self._tree.setdefault(own, []).append(path)
+                self._stems.setdefault(own.rpartition(".")[0] or own, path)
         if same := self._tree.get(_folded(name)):
             return same[0]
+        if same_stem := self._stems.get(_folded(name).rpartition(".")[0] or _folded(name)):
+            return same_stem
         self._asked += 1
         if self._asked > _MOST_NEAR:
             return ""
