@@ -193,7 +193,7 @@ def _without_unreadable_numbers(source: Source) -> Source:
         is_wrong = (given != "") & ~(numbers.abs() < _LARGEST) & (given.str.lower() != "nan")
         if len(frame) > 1 and is_wrong.all():
             continue  # the column is of another kind: told whole, by `with_types`
-        bad |= {row: f"{name} is {given.iat[row]!r}, no number" for row in np.flatnonzero(is_wrong)}
+        bad |= {row: f"{name} is {given.iat[row]!r}, no number" for row in np.flatnonzero(is_wrong).tolist()}
     if not bad:
         return source
     aside = [_set_aside(records(frame.iloc[[row]])[0], "unreadable_line", why) for row, why in bad.items()]

@@ -10,13 +10,12 @@ import logging
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path, PurePosixPath
-from typing import Any
+from typing import Any, NamedTuple
 
 import pandas as pd
 
 from tasks.artifacts import read_json, write_json, write_parquet
 from tasks.data.conversion import take
-from tasks.data.manifest import records
 from tasks.data.own.paths import AUDIO_SUFFIXES, Finder, Found
 from tasks.data.own.reconciliation import BAD, Count, SetAside, place, set_aside_table
 from tasks.progress import track
@@ -24,7 +23,19 @@ from tasks.progress import track
 RECONCILIATION = "reconciliation.json"
 SET_ASIDE = "set_aside.parquet"
 _SHOWN = 5
+_CONVERTED = "converted to 16 kHz mono FLAC"
 log = logging.getLogger("malgil.corpus")
+
+
+class _Row(NamedTuple):
+    """What taking a recording fills in; what the row states of it is kept."""
+
+    path: str
+    sha256: str
+    duration_s: float
+    sample_rate_hz: int
+    origin_rate_hz: Any
+    origin_detail: str
 
 
 def find_recordings(frame: pd.DataFrame, origin: Path, *, is_hub: bool) -> list[Found]:
@@ -51,35 +62,46 @@ def take_audio(frame: pd.DataFrame, found: Sequence[Found], folder: Path) -> tup
     rows and what was done, with how many files.
     """
     (folder / "audio").mkdir()
-    rows: list[dict[str, Any]] = []
+    if "origin_rate_hz" not in frame:
+        frame = frame.assign(origin_rate_hz=0)
+    taken: list[_Row] = []
     said: Counter[str] = Counter()
-    pairs = zip(records(frame), found, strict=True)
+    columns = (frame[name].tolist() for name in _Row._fields)
+    stated = (_Row(*values) for values in zip(*columns, strict=True))
+    pairs = zip(stated, found, strict=True)
     for index, (row, where) in enumerate(track(pairs, "taking audio", len(frame), "files")):
-        source, stem = where.path, f"{index:06d}"
-        row.setdefault("origin_rate_hz", 0)
-        row["origin_detail"] = where.how if source is None or not where.how else f"found {where.how}"
-        if source is None:
-            row["path"] = f"audio/{stem}{_suffix(row['path'])}"
+        stem = f"{index:06d}"
+        if where.path is None:
+            row = row._replace(path=f"audio/{stem}{_suffix(row.path)}", origin_detail=where.how)
         else:
-            stated = row["sample_rate_hz"]
-            taken = take(source, folder / "audio", stem, row["sha256"], stated)
-            said.update(taken.notes)
-            row["path"] = f"audio/{taken.name}"
-            row["origin_rate_hz"] = row["origin_rate_hz"] or taken.origin_rate_hz
-            row["sha256"] = taken.sha256 if taken.is_converted else row["sha256"] or taken.sha256
-            if taken.header is not None:
-                said["converted to 16 kHz mono FLAC"] += taken.is_converted
-                row["duration_s"] = row["duration_s"] or taken.header.duration_s
-                if taken.is_converted or not stated:
-                    row["sample_rate_hz"] = taken.header.sample_rate_hz
-        rows.append(row)
+            row = _taken(row, where.path, folder / "audio", stem, said)
+            row = row._replace(origin_detail=f"found {where.how}" if where.how else "")
+        taken.append(row)
     notes = []
     for what, number in said.most_common():
-        if number:
-            notes.append(
-                f"{number} files were {what}" if what.startswith("converted") else f"{number} files: {what}"
-            )
-    return pd.DataFrame(rows), notes
+        is_conversion = what == _CONVERTED
+        notes.append(f"{number} files were {what}" if is_conversion else f"{number} files: {what}")
+    filled = pd.DataFrame(taken, columns=list(_Row._fields), index=frame.index)
+    return frame.assign(**{name: filled[name] for name in _Row._fields}), notes
+
+
+def _taken(row: _Row, source: Path, folder: Path, stem: str, said: Counter[str]) -> _Row:
+    """The row after its recording was taken into the folder; `said` counts what was done."""
+    taken = take(source, folder, stem, row.sha256, int(row.sample_rate_hz))
+    said.update(taken.notes)
+    said.update([_CONVERTED] if taken.is_converted else [])
+    row = row._replace(
+        path=f"audio/{taken.name}",
+        sha256=taken.sha256 if taken.is_converted else row.sha256 or taken.sha256,
+        origin_rate_hz=row.origin_rate_hz or taken.origin_rate_hz,
+    )
+    if taken.header is None:
+        return row
+    keeps_rate = row.sample_rate_hz and not taken.is_converted
+    return row._replace(
+        duration_s=row.duration_s or taken.header.duration_s,
+        sample_rate_hz=row.sample_rate_hz if keeps_rate else taken.header.sample_rate_hz,
+    )
 
 
 def tell(name: str, notes: Sequence[str], counts: Sequence[Count], aside: Sequence[SetAside]) -> None:

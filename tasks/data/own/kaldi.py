@@ -14,7 +14,7 @@ import pandas as pd
 
 from tasks.data.own.gathered import Gathered, with_origin
 from tasks.data.own.lines import read_lines
-from tasks.data.own.reconciliation import SetAside, added, counted
+from tasks.data.own.reconciliation import Count, SetAside, added, counted
 from tasks.errors import DataError
 
 SCRIPT = "wav.scp"
@@ -30,7 +30,9 @@ def rows_of_kaldi(folder: Path, scripts: Sequence[str]) -> Gathered:
     Raises:
         DataError: there is no `text` beside one, or `segments`, which cut recordings.
     """
-    frames, counts, aside = [], [], []
+    frames: list[pd.DataFrame] = []
+    counts: list[Count] = []
+    aside: list[SetAside] = []
     for script in scripts:
         gathered = _rows(folder, Path(script))
         frames.append(gathered.frame)

@@ -189,7 +189,8 @@ def told(found: Sequence[Found]) -> list[str]:
 def _forms(written: str) -> list[tuple[str, str]]:
     """The path in plainer forms, with what was done to it; the plainest last."""
     forms = []
-    form, done = written, []
+    form = written
+    done: list[str] = []
     plain = form.strip(_AROUND)
     if plain != form:
         form, done = plain, [*done, "without spaces or quotes around the path"]
