@@ -7,6 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 import pandas as pd
 
 from tasks.data.expectations import Outcome
+from tasks.data.transcripts.conventions import REASONS as SET_ASIDE_FOR
 
 MEASURES = (
     "file_state",
@@ -32,6 +33,7 @@ FOUND = {  # column: how a bad value of it is told
     "repeats": "as {}",
     "leaks_sentence_of": "sentence of {}",
     "leaks_speaker_of": "voice of {}",
+    **dict.fromkeys((*SET_ASIDE_FOR, "too_many_labels"), "{:.120}"),
 }
 
 WORDS = 10  # unread words that a message names

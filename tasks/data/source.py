@@ -14,9 +14,7 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
-import re
 import shutil
-import unicodedata
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -44,13 +42,13 @@ from tasks.data.normalisers import normalise
 from tasks.data.readings import with_readings
 from tasks.data.splits import complete_splits
 from tasks.data.tables import read_table, with_manifest_names
-from tasks.data.text import inverse_normalise, unspaced
+from tasks.data.text import composed, inverse_normalise, unspaced
+from tasks.data.transcripts.rows import SET_ASIDE, with_marks
 from tasks.errors import DataError
 from tasks.progress import track
 from tasks.settings import Corpus
 
 REQUIRED = ("path", "transcript")
-_OTHER_THAN_COMPATIBILITY = re.compile("[^\uf900-\ufaff]+")
 log = logging.getLogger("malgil.corpus")
 
 
@@ -113,12 +111,15 @@ def _split_rows(
     """
     source = _read(params, incoming)
     require_columns(source.frame, REQUIRED, source.path)
-    frame, said = with_readings(source.frame, Path(params.readings) if params.readings else None)
+    frame, marked = with_marks(
+        source.frame, version=params.marks, side=params.dual_side, fillers=params.fillers
+    )
+    frame, said = with_readings(frame, Path(params.readings) if params.readings else None)
     frame = _with_defaults(frame, normaliser)
     frame, notes = complete_splits(frame, frame["sentence_ids"], source.name)
     frame = with_types(frame, source.path)
     require_splits(frame["split"], source.path)
-    return source, frame, [*notes, *said]
+    return source, frame, [*notes, *marked, *said]
 
 
 def _read(params: Corpus, incoming: Path | None) -> Source:
@@ -145,7 +146,7 @@ def _read(params: Corpus, incoming: Path | None) -> Source:
 def _with_defaults(frame: pd.DataFrame, normaliser: str) -> pd.DataFrame:
     """The frame with every optional column, filled with what can be told without opening a file."""
     frame = frame.reset_index(drop=True).copy()
-    frame["transcript"] = frame["transcript"].fillna("").astype(str).map(_composed)
+    frame["transcript"] = frame["transcript"].fillna("").astype(str).map(composed)
     frame["path"] = frame["path"].fillna("").astype(str)
     if "utterance_id" not in frame:
         frame["utterance_id"] = [f"u{index:06d}" for index in range(len(frame))]
@@ -164,11 +165,6 @@ def _with_defaults(frame: pd.DataFrame, normaliser: str) -> pd.DataFrame:
         frame[name] = frame[name].fillna(0) if name in frame else 0
     frame["tool_call"] = [canonical_json(c) if isinstance(c, dict) else c for c in frame["tool_call"]]
     return frame
-
-
-def _composed(text: str) -> str:
-    """NFC, but for compatibility Hanja, which NFC would rob of their reading."""
-    return _OTHER_THAN_COMPATIBILITY.sub(lambda part: unicodedata.normalize("NFC", part[0]), text)
 
 
 def _sentence_id(transcript: str, normaliser: str) -> str:
@@ -208,6 +204,8 @@ def _take_audio(frame: pd.DataFrame, origin: Path, folder: Path) -> tuple[pd.Dat
 def _commands(frame: pd.DataFrame, manifest_path: Path, normaliser: str) -> pd.DataFrame:
     """One row per sentence that has a tool call, for the language model."""
     said = frame[(frame["tool_call"] != "") & (frame["joined"] == 1) & (frame["split"] != OUT_OF_DOMAIN)]
+    if SET_ASIDE in said:  # what they say is not known
+        said = said[said[SET_ASIDE] == ""]
     # The same words in two splits belong to the first: what was trained on is no test.
     said = said.iloc[said["split"].map(KNOWN_SPLITS.index).argsort(kind="stable")]
     words = said["transcript"].map(lambda text: unspaced(normalise(text, normaliser)))
