@@ -19,6 +19,8 @@ PAIR, GLOSS, LABEL, TIME = "(…)/(…)", "(漢字)", "speaker:", "[00:00]"
 OF_BEFORE = "…"
 """The name of a piece that belongs to the mark before it: it is not counted again."""
 _HANGUL = re.compile("[가-힣]*")
+_WORD = re.compile(r"\s*[가-힣]")
+_FAR = 40  # characters: as far as a word is looked for
 
 
 class Piece(NamedTuple):
@@ -56,8 +58,10 @@ class Reader:
         folded = text.translate(FOLD)
         found: list[Piece] = []
         at = plain = 0
+        begun = False
         while match := MARKS.search(folded, at):
-            self._begun = bool((joined(found) + text[plain : match.start()]).strip())
+            begun = begun or (not text[plain : match.start()].isspace() and plain < match.start())
+            self._begun = begun
             pieces = self._mark(text, folded, match)
             if pieces is None:  # punctuation
                 at = match.start() + 1
@@ -65,6 +69,7 @@ class Reader:
             if plain < match.start():
                 found.append(Piece(text[plain : match.start()], text[plain : match.start()]))
             found += pieces
+            begun = begun or any(piece.text.strip() for piece in pieces)
             at = plain = match.start() + sum(len(piece.source) for piece in pieces)
         if plain < len(text):
             found.append(Piece(text[plain:], text[plain:]))
@@ -104,8 +109,7 @@ class Reader:
     def _dashes(self, source: str, folded: str, match: re.Match[str]) -> list[Piece]:
         word = match["dash_word"]
         piece = self._hesitation(source, word, f"-{word}-" if word in table.FILLERS else "-…-")
-        followed = re.match("[가-힣]", folded[match.end() :])
-        return [piece._replace(text=piece.text + " ") if followed else piece]
+        return [piece._replace(text=piece.text + " ") if _hangul_at(folded, match.end()) else piece]
 
     def _hesitation(self, source: str, word: str, name: str) -> Piece:
         """A word marked as a filler; of others only the mark goes."""
@@ -125,7 +129,7 @@ class Reader:
         word, spaced = match["label_word"], folded[match.end() : match.end() + 1].isspace()
         known = re.fullmatch(rf"(?:{table.SPEAKERS})[\s_]?[0-9A-Z]{{0,3}}", word, re.IGNORECASE) is not None
         letter = re.fullmatch(r"[A-Z]\d{0,2}", word) is not None
-        number = word.isdigit() and re.match(r"\s*[가-힣]", folded[match.end() :]) is not None
+        number = word.isdigit() and _WORD.match(folded, match.end()) is not None
         if (known and (spaced or not self._begun)) or ((letter or number) and not self._begun):
             return [Piece(source, " ", LABEL)]
         if spaced and not word.isdigit() and (letter or not self._begun):
@@ -133,21 +137,19 @@ class Reader:
         return None
 
     def _plus(self, source: str, folded: str, match: re.Match[str]) -> list[Piece]:
-        followed = "가" <= folded[match.end() : match.end() + 1] <= "힣"
-        return [Piece(source, " " if followed else "", "+")]
+        return [Piece(source, " " if _hangul_at(folded, match.end()) else "", "+")]
 
     def _star(self, source: str, folded: str, match: re.Match[str]) -> list[Piece]:
-        before, after = (re.search("[가-힣]*$", folded[: match.start()]), _HANGUL.match(folded, match.end()))
-        assert before is not None and after is not None
-        if before[0] and after[0] and (len(before[0]) < 2 or after[0] not in table.PARTICLES):
-            return [_aside(source, table.UNKNOWN, f"{before[0]}*{after[0]}")]  # 김*수
+        before, after = _hangul_before(folded, match.start()), _HANGUL.match(folded, match.end())
+        assert after is not None
+        if before and after[0] and (len(before) < 2 or after[0] not in table.PARTICLES):
+            return [_aside(source, table.UNKNOWN, f"{before}*{after[0]}")]  # 김*수
         return [Piece(source, "", "*")]
 
     def _loose(self, source: str, folded: str, match: re.Match[str]) -> list[Piece]:
-        start = len(folded[: match.start()].rsplit(None, 1)[-1]) if folded[: match.start()].strip() else 0
-        if folded[match.start() - 1 : match.start()].isspace():
-            start = 0
-        return [_aside(source, table.UNKNOWN, folded[match.start() - start : match.end()].strip())]
+        before = re.search(r"\S*$", folded[max(0, match.start() - _FAR) : match.start()])
+        word = (before[0] if before else "") + folded[match.start() : match.end()]
+        return [_aside(source, table.UNKNOWN, word)]
 
     def _code(self, source: str, folded: str, match: re.Match[str]) -> list[Piece] | None:
         word = match["code_word"]
@@ -222,7 +224,7 @@ class Reader:
         coded = re.fullmatch(rf"({'|'.join(table.CODES)})\s?:\s?(.*)", inner, re.IGNORECASE)
         if coded:
             return self._coded(source, coded[1].upper(), coded[2].strip())
-        if folded[start] in "([" and _is_gloss(folded[:start], inner):
+        if folded[start] in "([" and _is_gloss(_hangul_before(folded, start), inner):
             return [Piece(source, "", GLOSS)]
         if _is_time(inner, folded[start]):
             return [Piece(source, " ", TIME)]
@@ -299,6 +301,15 @@ def _noise(source: str, name: str) -> Piece:
     return _aside(source, table.UNCLEAR) if name == "u/" else Piece(source, " ", name)
 
 
+def _hangul_at(folded: str, at: int) -> bool:
+    return "가" <= folded[at : at + 1] <= "힣"
+
+
+def _hangul_before(folded: str, at: int) -> str:
+    found = re.search("[가-힣]*$", folded[max(0, at - _FAR) : at])
+    return found[0] if found else ""
+
+
 def _end_of_word(folded: str, start: int) -> int:
     found = re.compile(r"\s").search(folded, start + 1)
     return found.start() if found else len(folded)
@@ -324,12 +335,10 @@ def _spoken_is_left(left: str, right: str) -> bool:
     return _in_hangul(left) and re.search("[0-9A-Za-z]", right) is not None
 
 
-def _is_gloss(before: str, inner: str) -> bool:
+def _is_gloss(word: str, inner: str) -> bool:
     """Whether the brackets repeat in Hanja the word before them: 대한민국(大韓民國)."""
-    said = re.search(r"[가-힣]+\s?$", before)
-    if said is None or re.fullmatch("[\u4e00-\u9fff\uf900-\ufaff]+", inner) is None:
+    if not word or re.fullmatch("[\u4e00-\u9fff\uf900-\ufaff]+", inner) is None:
         return False
-    word = said[0].rstrip()
     return read_hanja(f"{word}({inner})") == word
 
 
