@@ -86,7 +86,7 @@ class LabelCount(NamedTuple):
         twice, given = repeats(labels), self.geometry.frames(round(duration_s * SAMPLE_RATE_HZ))
         if len(labels) + twice <= given:
             return None
-        said = f"{len(labels)} labels" + (f" and {twice} repeats" if twice else "")
+        said = f"{len(labels)} labels" + (f" and {twice} repeat{'s' * (twice > 1)}" if twice else "")
         return f"{said} need {len(labels) + twice} frames, the recording gives {given}"
 
 
