@@ -83,15 +83,13 @@ def _as_json(read: Marked | None) -> str:
 def _from_json(value: object) -> Mapping[str, str]:
     if not isinstance(value, str) or not value:
         return {}
+    other = {UNKNOWN: value}  # written by another hand: not passed over
     try:
         found = json.loads(value)
-        return {
-            reason: ", ".join(dict.fromkeys(map(str, found[reason])))
-            for reason in REASONS
-            if found.get(reason)
-        }
+        told = {reason: [str(mark) for mark in found[reason]] for reason in REASONS if found.get(reason)}
     except (ValueError, TypeError, AttributeError):
-        return {UNKNOWN: value}  # written by another hand: not passed over
+        return other
+    return {reason: ", ".join(dict.fromkeys(marks)) for reason, marks in told.items()} or other
 
 
 def _tell_removed(removed: Counter[str], rows: int, version: str) -> str:
