@@ -44,7 +44,8 @@ def geometry_in(config: Any) -> Geometry:
     """The geometry that a checkpoint's config (from JSON) describes; wav2vec2's where it says nothing."""
     if not isinstance(config, dict):
         return WAV2VEC2
-    kernels, strides = config.get("conv_kernel"), config.get("conv_stride")
+    kernels: Any = config.get("conv_kernel")
+    strides: Any = config.get("conv_stride")
     if not _are_counts(kernels) or not _are_counts(strides) or len(kernels) != len(strides):
         return WAV2VEC2
     if config.get("add_adapter"):

@@ -65,6 +65,9 @@ SAID = {  # what is said, whatever stands around it
     "<|ko|><|0.00|>안녕": "안녕",
     "안녕\\n하세요": "안녕 하세요",
     ">> 안녕 // 그래": "안녕 그래",
+    "*웃음* 네 -기침- :laughing: ++NOISE++ #웃음 %한숨": "네",
+    "SIL 네 SPOKEN_NOISE noise/ 그래 /laughter": "네 그래",
+    "﹙웃음﹚ 네 ︵박수︶": "네",
     "홍길동(洪吉童) 씨": "홍길동 씨",
     "그::: 뭐": "그 뭐",
 }
@@ -81,7 +84,7 @@ PUNCTUATION = [  # no marks: they come back as they are
     "1 < 2 http://example.com",
     "“인용”과 ‘인용’ — 그리고…",
     "천 원 - 삼천 원 010-1234-5678",
-    "#1 샵 50%",
+    "#1 샵 50% #맛집 on/off",
 ]
 ASIDE = {  # the row cannot be used: (reason, the mark that is named)
     "u/ 뭐라고": ("unclear_speech", "u/"),
@@ -122,6 +125,13 @@ ASIDE = {  # the row cannot be used: (reason, the mark that is named)
     "철수: 안녕": ("unknown_mark", "철수:"),
     "NO:창문 닫아": ("unknown_mark", "NO:창문"),
     "%창문 닫아": ("unknown_mark", "%창문"),
+    "c/ 그래": ("unknown_mark", "c/"),
+    "b / 창문 닫아": ("unknown_mark", "b /"),
+    "웃음/ 그래": ("unknown_mark", "웃음/"),
+    "*강조* 그래": ("unknown_mark", "*강조*"),
+    "$name$ 씨": ("anonymised_name", "$name$"),
+    "UNK 그래": ("unclear_speech", "UNK"),
+    "｟그래｠": ("unknown_mark", "｟그래｠"),
 }
 
 

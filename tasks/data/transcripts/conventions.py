@@ -94,10 +94,14 @@ SPEAKERS = (
     "speaker|spkr|spk|interviewer|interviewee|host|guest|agent|customer"
 )
 
+# Bare words of recognisers; in small letters only the short ones, which are no words of any language.
+TOKENS = "sp|sil|spn|nsn|eps|!?(?:SIL|SPN|NSN|EPS|NOISE|SPOKEN_NOISE|LAUGH|LAUGHTER|BREATH|COUGH|NSPK)"
+WRAPS = "*_=|:^~$+#"  # *웃음*, :laughing:, ++NOISE++
+
 BRACKETS = dict(
     zip(
-        "([{<「『【〈《〔〖〘〚⟦⟨⟪⟬⟮⦅⦇❨❪❬❮❰❲❴«‹≪｢",
-        ")]}>」』】〉》〕〗〙〛⟧⟩⟫⟭⟯⦆⦈❩❫❭❯❱❳❵»›≫｣",
+        "([{<「『【〈《〔〖〘〚⟦⟨⟪⟬⟮⦅⦇❨❪❬❮❰❲❴«‹≪｢〈༺༼᚛⁅⁽₍⌈⌊⟅⦃⦉⦋⦍⦏⦑⦓⦕⦗⧘⧚⧼⸢⸤⸦⸨︗︵︷︹︻︽︿﹁﹃﹇﹙﹛﹝｟﴾",
+        ")]}>」』】〉》〕〗〙〛⟧⟩⟫⟭⟯⦆⦈❩❫❭❯❱❳❵»›≫｣〉༻༽᚜⁆⁾₎⌉⌋⟆⦄⦊⦌⦎⦐⦒⦔⦖⦘⧙⧛⧽⸣⸥⸧⸩︘︶︸︺︼︾﹀﹂﹄﹈﹚﹜﹞｠﴿",
         strict=True,
     )
 )

@@ -102,12 +102,34 @@ class Reader:
             return [_aside(source, table.UNKNOWN)]
         return [_noise(source, letter + "/")]
 
+    def _slashed(self, source: str, folded: str, match: re.Match[str]) -> list[Piece]:
+        """`noise/`, `/laughter`, `c/`: letters of another set of marks."""
+        return [self._by_kind(source, source.translate(FOLD).strip("/ "))]
+
+    def _wrapped(self, source: str, folded: str, match: re.Match[str]) -> list[Piece] | None:
+        known = kind_of(match["wrapped_word"]) not in (Kind.OTHER, Kind.TERM)
+        return [self._by_kind(source, match["wrapped_word"])] if known or match["by"][0] == "*" else None
+
+    def _hashed(self, source: str, folded: str, match: re.Match[str]) -> list[Piece] | None:
+        known = kind_of(source.translate(FOLD)[1:]) not in (Kind.OTHER, Kind.TERM)
+        return [self._by_kind(source, source.translate(FOLD)[1:])] if known else None
+
+    def _by_kind(self, source: str, word: str) -> Piece:
+        kind = kind_of(word)
+        if kind is Kind.EVENT:
+            return Piece(source, " ", source.lower())
+        return _aside(source, _REASON_OF[kind])
+
     def _filler(self, source: str, folded: str, match: re.Match[str]) -> list[Piece]:
         word = match["filler_word"]
+        if kind_of(word) is Kind.EVENT:  # 웃음/
+            return [_aside(source, table.UNKNOWN)]
         return [self._hesitation(source, word, word + "/")]
 
     def _dashes(self, source: str, folded: str, match: re.Match[str]) -> list[Piece]:
         word = match["dash_word"]
+        if kind_of(word) is Kind.EVENT:
+            return [Piece(source, " ", source)]
         piece = self._hesitation(source, word, f"-{word}-" if word in table.FILLERS else "-…-")
         return [piece._replace(text=piece.text + " ") if _hangul_at(folded, match.end()) else piece]
 
@@ -118,7 +140,7 @@ class Reader:
 
     def _percent(self, source: str, folded: str, match: re.Match[str]) -> list[Piece]:
         word = match["percent_word"]
-        if word.casefold() in table.LATIN_FILLERS:
+        if word.casefold() in table.LATIN_FILLERS or kind_of(word) is Kind.EVENT:
             return [Piece(source, " ", source.lower())]
         if word in table.FILLERS:
             return [self._hesitation(source, word, source)]
@@ -157,8 +179,8 @@ class Reader:
         return self._coded(source, match["code_of"], word) if sounds else [_aside(source, table.UNKNOWN)]
 
     def _coded(self, source: str, code: str, said: str) -> list[Piece]:
-        if code == "FP" and re.fullmatch("[가-힣]+[~]?", said):
-            word = said.rstrip("~")
+        word = said.strip("~., …!?")
+        if code == "FP" and re.fullmatch("[가-힣]+", word):
             gone = self.fillers == "remove"
             return [Piece(source, " " if gone else word, f"(FP:{word})")]
         if not said or kind_of(said) is Kind.EVENT or code in table.SOUND_CODES:
