@@ -59,11 +59,11 @@ def mine(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def stage(folder: Path, module: str, *options: str) -> str:
+def stage(folder: Path, module: str, *options: str, code: int = 0) -> str:
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join((str(ROOT), str(ROOT / "kernels")))}
     command = [sys.executable, "-m", f"tasks.data.{module}", "--params", "params.yaml", *options]
     done = children.run(command, cwd=folder, env=environment)
-    assert done.returncode == 0, done.stderr.decode()
+    assert done.returncode == code, done.stderr.decode()
     return str(done.stderr.decode())
 
 
@@ -96,6 +96,35 @@ def test_what_is_said_is_trained_on_and_what_is_not_clear_is_quarantined_by_name
     }
     assert result["rows"] == result["good"] + result["quarantined"]
     assert result["unread_words"] == {}  # the words of rows set aside are not asked to be read out
+
+
+def test_too_many_rows_set_aside_stop_the_run_and_the_advice_works(mine: Path) -> None:
+    yaml = YAML()
+    params = yaml.load((mine / "params.yaml").read_text("utf-8"))
+    params["validate"]["max_bad_share"] = 0.02
+    with (mine / "params.yaml").open("w", encoding="utf-8") as stream:
+        yaml.dump(params, stream)
+    columns = ["row", "utterance_id", "other_row", "other_utterance_id"]
+    pd.DataFrame(columns=columns).to_parquet(mine / "none.parquet")
+    validation = ("validate", "--corpus", "corpus", "--duplicates", "none.parquet", "--out", "validated")
+    stage(mine, "commands", "--out-dir", "commands")
+    stage(mine, "corpus", "--commands", "commands", "--out-dir", "corpus")
+    told = stage(mine, *validation, code=2)
+    assert "4 of 46 rows (8.7%) are bad" in told
+    for reason, mark in BAD.values():
+        assert f"1 {reason}" in told
+        assert f"{reason}: {mark}" in told
+    assert "Mend or remove them and start the same command again" in told
+
+    table = (mine / "mine.tsv").read_text("utf-8")
+    for written, said in zip(
+        BAD, ("지민아 불러 줘", "불 좀 켜 줘", "보일러 좀 꺼 줘", "거실 불 꺼 줘"), strict=True
+    ):
+        table = table.replace(written, said)
+    (mine / "mine.tsv").write_text(table, "utf-8")
+    stage(mine, "corpus", "--commands", "commands", "--out-dir", "corpus")
+    stage(mine, *validation)
+    assert len(read_manifest(mine / "validated" / "manifest.parquet")) == 46
 
 
 # ---- the table of rows ----
