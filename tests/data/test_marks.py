@@ -62,6 +62,7 @@ SAID = {  # what is said, whatever stands around it
     "3: 안녕": "안녕",
     "[00:01:02] 안녕 [00:03.5]": "안녕",
     "00:00:01,000 --> 00:00:02,500 안녕": "안녕",
+    "00:01:02 안녕": "안녕",
     "<|ko|><|0.00|>안녕": "안녕",
     "안녕\\n하세요": "안녕 하세요",
     ">> 안녕 // 그래": "안녕 그래",
@@ -78,7 +79,7 @@ PUNCTUATION = [  # no marks: they come back as they are
     "A/S a b/c N/A TCP/IP",
     "남/녀 아/어 주다",
     "서울~부산 3~5개",
-    "10:30 그리고 3:2로",
+    "10:30 그리고 3:2로 기록은 1:23:45",
     "test@example.com AT&T R&D",
     "x축 2 x 3 3×4",
     "1 < 2 http://example.com",
@@ -241,6 +242,16 @@ def test_no_bracket_of_a_mark_reaches_the_text(text: str) -> None:
     if not found.unknown:
         left = set(found.text) & (set(conventions.BRACKETS) | set(conventions.BRACKETS.values())) - set("<>")
         assert left == set()
+
+
+HANGUL = st.text(st.characters(min_codepoint=ord("가"), max_codepoint=ord("힣")), min_size=2, max_size=6)
+
+
+@FUZZ
+@given(st.sampled_from(sorted(conventions.BRACKETS)), HANGUL, st.sampled_from(["", " ", "/", "(", "a"]))
+def test_what_stands_in_brackets_is_never_spoken(opening: str, content: str, before: str) -> None:
+    found = read_marks(f"네{before}{opening}{content}{conventions.BRACKETS[opening]} 그래")
+    assert found.unknown or content not in found.text
 
 
 def test_a_long_transcript_takes_no_long_time() -> None:

@@ -91,6 +91,10 @@ class Reader:
 
     # ---- marks without brackets ----
 
+    def _stamp(self, source: str, folded: str, match: re.Match[str]) -> list[Piece] | None:
+        """A time before anything is said; later it may be said."""
+        return None if self._begun else [Piece(source, " ", TIME)]
+
     def _noise(self, source: str, folded: str, match: re.Match[str]) -> list[Piece]:
         pairs = [source[i : i + 2] for i in range(0, len(source), 2)]
         return [_noise(pair, pair.translate(FOLD).lower()) for pair in pairs]

@@ -53,8 +53,7 @@ def with_marks(
     aside = [_as_json(one) for one in read]
     notes = []
     if removed:
-        changed = [one.text if one and one.removed else old for one, old in zip(read, before, strict=True)]
-        after = pd.Series(changed, index=frame.index, dtype=object)
+        after = [one.text if one and one.removed else old for one, old in zip(read, before, strict=True)]
         written = frame.get(WRITTEN, before)
         frame = frame.assign(**{"transcript": after, WRITTEN: written})
         notes.append(_tell_removed(removed, sum(bool(one and one.removed) for one in read), version))
