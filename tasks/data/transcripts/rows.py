@@ -53,7 +53,8 @@ def with_marks(
     aside = [_as_json(one) for one in read]
     notes = []
     if removed:
-        after = [one.text if one and one.removed else old for one, old in zip(read, before, strict=True)]
+        said = [one.text if one and one.removed else old for one, old in zip(read, before, strict=True)]
+        after = pd.Series(said, index=frame.index, dtype=object)
         written = frame.get(WRITTEN, before)
         frame = frame.assign(**{"transcript": after, WRITTEN: written})
         notes.append(_tell_removed(removed, sum(bool(one and one.removed) for one in read), version))
