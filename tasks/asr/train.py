@@ -43,6 +43,7 @@ from tasks.asr.training.augment import Augmentation
 from tasks.asr.training.batching import AudioStore, plan_batches
 from tasks.asr.training.freeze import Trainable
 from tasks.asr.training.loop import Outcome, Schedule, train_steps
+from tasks.asr.training.paths import Paths
 from tasks.asr.training.processes import World, join, launch, launched
 from tasks.asr.training.specaugment import Masking
 from tasks.asr.training.update import Method
@@ -96,7 +97,12 @@ def _fine_tune(
     log.info("%d utterances, %.2f hours, %d parameters", len(rows), _hours(store), model.num_parameters())
     state = ResumableState(work_dir / "checkpoints", key)
     history = work_dir / "history.jsonl"
-    plans = plan_batches(store.lengths, _augmentation(params), params.batch_seconds, params.seed)
+    labels_of = _joined(labels, vocabulary.encode(" "))
+    paths = Paths(model.config, labels_of)
+    _tell_without_path(rows["utterance_id"].tolist(), store, paths)
+    plans = plan_batches(
+        store.lengths, _augmentation(params), params.batch_seconds, params.seed, fit=paths.fit
+    )
     if streams:
         per_step = params.accumulation * world.size
         plans = alternating(plans, model, params.full_context_share, params.seed, per_step)
@@ -110,7 +116,7 @@ def _fine_tune(
         model,
         plans,
         store,
-        _joined(labels, vocabulary.encode(" ")),
+        labels_of,
         _schedule(params),
         state,
         lambda resume_step: JsonlTracker(history, resume_step),
@@ -189,6 +195,22 @@ def _joined(labels: list[list[int]], space: list[int]) -> Callable[[tuple[int, .
     return labels_of
 
 
+def _tell_without_path(ids: list[str], store: AudioStore, paths: Paths) -> None:
+    """Warns of utterances that teach nothing, whatever augmentation does; validation quarantines them."""
+    lost = [
+        f"{name} ({paths.needed((row,))} frames needed, {paths.geometry.frames(int(samples))} given)"
+        for row, (name, samples) in enumerate(zip(ids, store.lengths, strict=True))
+        if not paths.fit((row,), int(samples))
+    ]
+    if lost:
+        log.warning(
+            "%d of %d utterances have more labels and repeats than frames, and CTC cannot align them: %s",
+            len(lost),
+            len(ids),
+            "; ".join(lost[:5]) + (" and more" if len(lost) > 5 else ""),
+        )
+
+
 def validation_rates(
     checkpoint: Checkpoint, rows: pd.DataFrame, store: AudioStore, normaliser: str
 ) -> dict[str, float]:
@@ -234,6 +256,7 @@ def _result(
         "seconds": round(outcome.seconds, 1),
         "resumed_from_step": outcome.resumed_from,
         "training_hours": round(_hours(store), 3),
+        "examples_without_path": outcome.without_path,
         "hours_heard": round(outcome.audio_s / 3600, 3),
         "times_real_time": round(outcome.audio_s / max(outcome.seconds, 1e-9), 1),
         "device": str(model.device),

@@ -70,7 +70,7 @@ def manifest_card(
     what went in, came out and was set aside."""
     speakers = manifest["speaker"].nunique()
     steps = ", ".join(steps_of(normaliser))
-    decided = "".join(f"- {note}.\n" for note in notes)
+    decided = "".join(f"- {note}.\n" for note in notes).replace("<", "&lt;")  # <noise> is no tag here
     return f"""# Corpus of the user's own recordings
 
 Made from `{source}`: {len(manifest)} utterances, {speakers} speakers, {len(commands)} commands with a

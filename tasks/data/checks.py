@@ -8,6 +8,7 @@ the report.
 from typing import Any, NamedTuple
 
 from tasks.data.manifest import KNOWN_SPLITS
+from tasks.data.transcripts.conventions import REASONS as SET_ASIDE_FOR
 from tasks.settings import Validate
 
 UNSEEN_VOICES = "test_voices"  # the split whose speakers may be in no split that learns
@@ -102,6 +103,7 @@ def _text_rules(params: Validate) -> list[RowRule]:
     slowest, fastest = params.min_characters_per_s, params.max_characters_per_s
     length = {"min_value": 1, "max_value": None}
     return [
+        *(_alone(reason, reason, says) for reason, says in SET_ASIDE_FOR.items()),
         _one_of("not_nfc", "transcript_is_nfc", (True,), "the transcript is composed Unicode (NFC)"),
         RowRule(
             "empty_transcript",
@@ -122,6 +124,11 @@ def _text_rules(params: Validate) -> list[RowRule]:
             "characters_per_s",
             (slowest, fastest),
             f"{slowest:g} to {fastest:g} characters are spoken per second",
+        ),
+        _alone(
+            "too_many_labels",
+            "too_many_labels",
+            "the recogniser gives a frame for every label of the transcript and one between equal ones",
         ),
     ]
 

@@ -16,10 +16,12 @@ from typing import Any
 import pandas as pd
 
 from tasks.data.checks import OPTIONAL, REQUIRED, UNSEEN_VOICES
+from tasks.data.ctc import LabelCount
 from tasks.data.manifest import OUT_OF_DOMAIN
 from tasks.data.measure import Measured
 from tasks.data.normalisers import normalise
 from tasks.data.text import NORMALISER_ID, unspaced
+from tasks.data.transcripts.rows import set_aside
 
 _COMPATIBILITY = re.compile("[\uf900-\ufaff]")
 _RANK = {"train": 0, "validation": 1, "test_sentences": 2, "test_voices": 2, OUT_OF_DOMAIN: 2}
@@ -31,6 +33,7 @@ def enrich(
     texts_by_id: dict[str, str],
     normaliser: str = NORMALISER_ID,
     copies: Sequence[tuple[int, int]] = (),
+    count: LabelCount | None = None,
 ) -> pd.DataFrame:
     """The manifest with optional columns filled in and one column per question that a rule asks.
 
@@ -40,6 +43,7 @@ def enrich(
         texts_by_id: sentence id to text, for the parts of joined utterances; may be empty.
         normaliser: id of the chain that transcripts pass before they are looked at.
         copies: pairs of rows that hold one recording, by `tasks.asr.duplicates`.
+        count: of the labels and frames of training; None: not asked.
 
     Returns:
         A frame of `n` rows with a fresh index; the manifest's own columns are unchanged.
@@ -66,6 +70,12 @@ def enrich(
     frame["text"] = _text(normalise(transcript, normaliser) for transcript in transcripts)
     frame["characters"] = frame["text"].map(lambda text: len(unspaced(text)))
     frame["characters_per_s"] = frame["characters"] / frame["measured_duration_s"]
+    for reason, marks in set_aside(frame).items():
+        frame[reason] = _text(marks)
+    frame["too_many_labels"] = _text(
+        count.too_many(text, duration_s) if count else None
+        for text, duration_s in zip(frame["text"], frame["measured_duration_s"], strict=True)
+    )
     frame["tool_call_is_json"] = frame["tool_call"].map(is_tool_call)
     keep_first = _testing_first(frame)
     frame["same_id_as"] = _first_with_same(frame, ["utterance_id"], keep_first, show="path")

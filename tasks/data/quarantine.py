@@ -9,6 +9,7 @@ import pandas as pd
 
 from tasks.data.expectations import Outcome
 from tasks.data.own.reconciliation import place
+from tasks.data.transcripts.conventions import REASONS as SET_ASIDE_FOR
 
 MEASURES = (
     "file_state",
@@ -34,6 +35,7 @@ FOUND = {  # column: how a bad value of it is told
     "repeats": "as {}",
     "leaks_sentence_of": "sentence of {}",
     "leaks_speaker_of": "voice of {}",
+    **dict.fromkeys((*SET_ASIDE_FOR, "too_many_labels"), "{:.120}"),
 }
 
 WORDS = 10  # unread words that a message names

@@ -2,7 +2,7 @@
 
 A table (.csv, .tsv, .jsonl or .parquet) with the columns `written` and `spoken`: "Netflix,넷플릭스". It is
 applied once, when the corpus is made (`corpus.readings`): every later stage meets Hangul. What the
-transcripts said before stays in the column `transcript_written`.
+transcripts said before, with their marks (`tasks.data.transcripts`), stays in `transcript_written`.
 """
 
 from __future__ import annotations
@@ -15,10 +15,10 @@ import pandas as pd
 
 from tasks.data.manifest import require_columns
 from tasks.data.tables import read_table
+from tasks.data.transcripts.rows import WRITTEN
 from tasks.errors import DataError
 
 COLUMNS = ("written", "spoken")
-WRITTEN = "transcript_written"
 _SPOKEN = re.compile("[가-힣]+( [가-힣]+)*")
 _NAMED = 10  # mistakes told at once
 
@@ -75,4 +75,5 @@ def with_readings(frame: pd.DataFrame, path: Path | None) -> tuple[pd.DataFrame,
     unused = len(readings) - sum(word.casefold() in used for word in readings)
     note = f"{used.total()} words of {int((after != before).sum())} transcripts were read out by {path.name}"
     note += f"; {unused} of its {len(readings)} words occur in none" if unused else ""
-    return frame.assign(**{"transcript": after, WRITTEN: before}), [note]
+    written = frame.get(WRITTEN, before)
+    return frame.assign(**{"transcript": after, WRITTEN: written}), [note]

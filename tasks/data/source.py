@@ -15,9 +15,7 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
-import re
 import shutil
-import unicodedata
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -51,13 +49,13 @@ from tasks.data.own.reader import read
 from tasks.data.own.reconciliation import Count, SetAside, counted, place
 from tasks.data.readings import with_readings
 from tasks.data.splits import complete_splits
-from tasks.data.text import inverse_normalise, unspaced
+from tasks.data.text import composed, inverse_normalise, unspaced
+from tasks.data.transcripts.rows import SET_ASIDE, with_marks
 from tasks.errors import DataError
 from tasks.settings import Corpus
 
 REQUIRED = ("path", "transcript")
 _LARGEST = 1e12  # no duration, rate or count is larger
-_OTHER_THAN_COMPATIBILITY = re.compile("[^\uf900-\ufaff]+")
 log = logging.getLogger("malgil.corpus")
 
 
@@ -166,7 +164,10 @@ def _split_rows(
     `incoming` takes the audio of a Hub data set; None leaves it where it is.
     """
     source = read_source(params, incoming)
-    frame, said = with_readings(source.frame, Path(params.readings) if params.readings else None)
+    frame, marked = with_marks(
+        source.frame, version=params.marks, side=params.dual_side, fillers=params.fillers
+    )
+    frame, said = with_readings(frame, Path(params.readings) if params.readings else None)
     frame = _with_defaults(frame, normaliser)
     rows = len(frame)
     frame, notes, left_out = complete_splits(frame, frame["sentence_ids"], source.name)
@@ -180,7 +181,7 @@ def _split_rows(
     ]
     count = counted("corpus", "row", rows, len(frame), aside)
     source = source._replace(counts=[*source.counts, count], aside=[*source.aside, *aside])
-    return source, frame, [*source.notes, *notes, *said]
+    return source, frame, [*source.notes, *notes, *marked, *said]
 
 
 def _without_unreadable_numbers(source: Source) -> Source:
@@ -210,7 +211,7 @@ def _set_aside(row: Mapping[str, Any], reason: str, why: str) -> SetAside:
 def _with_defaults(frame: pd.DataFrame, normaliser: str) -> pd.DataFrame:
     """The frame with every optional column, filled with what can be told without opening a file."""
     frame = frame.reset_index(drop=True).copy()
-    frame["transcript"] = frame["transcript"].fillna("").astype(str).map(_composed)
+    frame["transcript"] = frame["transcript"].fillna("").astype(str).map(composed)
     frame["path"] = frame["path"].fillna("").astype(str)
     frame["origin_detail"] = ""
     if "utterance_id" not in frame:
@@ -242,11 +243,6 @@ def _text_of(value: object) -> str:
     return "" if value is None or value != value else str(value).strip()
 
 
-def _composed(text: str) -> str:
-    """NFC, but for compatibility Hanja, which NFC would rob of their reading."""
-    return _OTHER_THAN_COMPATIBILITY.sub(lambda part: unicodedata.normalize("NFC", part[0]), text)
-
-
 def _sentence_id(transcript: str, normaliser: str) -> str:
     """The same for the same words, however spaced: leakage between splits is looked for by it."""
     words = unspaced(normalise(transcript, normaliser))
@@ -265,6 +261,8 @@ def _unlisted(source: Source, found: Sequence[Found]) -> list[str]:
 def _commands(frame: pd.DataFrame, manifest_path: Path, normaliser: str) -> pd.DataFrame:
     """One row per sentence that has a tool call, for the language model."""
     said = frame[(frame["tool_call"] != "") & (frame["joined"] == 1) & (frame["split"] != OUT_OF_DOMAIN)]
+    if SET_ASIDE in said:  # what they say is not known
+        said = said[said[SET_ASIDE] == ""]
     # The same words in two splits belong to the first: what was trained on is no test.
     said = said.iloc[said["split"].map(KNOWN_SPLITS.index).argsort(kind="stable")]
     words = said["transcript"].map(lambda text: unspaced(normalise(text, normaliser)))

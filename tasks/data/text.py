@@ -23,6 +23,12 @@ ITN_ID = "itn-ko-1"
 
 _APOSTROPHES = re.compile("['’‘`´]")
 _SPACES = re.compile(r"\s+")
+_OTHER_THAN_COMPATIBILITY = re.compile("[^\uf900-\ufaff]+")
+
+
+def composed(text: str) -> str:
+    """NFC, but for compatibility Hanja, which NFC would rob of their reading."""
+    return _OTHER_THAN_COMPATIBILITY.sub(lambda part: unicodedata.normalize("NFC", part[0]), text)
 
 
 def normalise(text: str) -> str:

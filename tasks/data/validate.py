@@ -21,6 +21,7 @@ import pandas as pd
 from tasks.artifacts import new_folder, write_json, write_parquet, write_text
 from tasks.data.chains import steps_of
 from tasks.data.checks import OPTIONAL, REQUIRED, row_rules
+from tasks.data.ctc import Units, label_count
 from tasks.data.enrich import enrich
 from tasks.data.expectations import Outcome, run_expectations, schema_rules, version
 from tasks.data.manifest import KNOWN_SPLITS, SPLITS, read_table, records, write_manifest
@@ -38,6 +39,7 @@ from tasks.data.quarantine import (
     with_lines,
 )
 from tasks.data.text import NORMALISER_ID
+from tasks.data.transcripts.conventions import REASONS as SET_ASIDE_FOR
 from tasks.data.validation_report import render
 from tasks.errors import DataError
 from tasks.progress import track
@@ -57,6 +59,8 @@ def validate(
     out: Path,
     duplicates: Path | None = None,
     normaliser: str = NORMALISER_ID,
+    vocabulary: Units = "jamo",
+    encoder: str = "",
 ) -> dict[str, Any]:
     """Validates a corpus and quarantines its bad rows.
 
@@ -68,6 +72,8 @@ def validate(
         normaliser: id of the chain of text normalisers that training will use.
         duplicates: duplicates.parquet of `tasks.asr.duplicates` for this corpus; without it only files of
             the same samples count as copies.
+        vocabulary: of the recogniser that will be trained (`train_asr.vocabulary`).
+        encoder: folder or Hub id of its encoder; "": whether a transcript fits its recording is not asked.
 
     Returns:
         The content of result.json.
@@ -93,7 +99,8 @@ def validate(
     lines = aside[aside["reason"].isin(BAD)].reset_index(drop=True)
     measured = list(track(measure_all(corpus, manifest["path"]), "measure audio", len(manifest), "files"))
     copies = _copies(duplicates, manifest)
-    frame = enrich(_text_as_objects(manifest), measured, _sentences(corpus), normaliser, copies)
+    count = label_count(vocabulary, encoder) if encoder else None
+    frame = enrich(_text_as_objects(manifest), measured, _sentences(corpus), normaliser, copies, count)
     outcomes = run_expectations(frame, row_rules(params))
     reasons = reasons_by_row(outcomes, len(frame))
     bad = np.array([bool(own) for own in reasons], dtype=bool)
@@ -149,7 +156,7 @@ def summarise(
         "bad_share": quarantined / rows if rows else 0.0,
         "hours": float(good["measured_duration_s"].sum()) / 3600.0,
         "voices": int(good["speaker"].nunique()),
-        "unread_words": unread_words(frame["text"]),
+        "unread_words": unread_words(frame.loc[frame[list(SET_ASIDE_FOR)].isna().all(axis=1), "text"]),
         "reasons": dict(Counter(lines))
         | {o.rule.reason: len(o.failing_rows) for o in outcomes if o.failing_rows},
         "splits": {
@@ -355,6 +362,10 @@ if __name__ == "__main__":
                 "duplicates": Path("build/embeddings/duplicates.parquet"),
             },
             outputs={"out": Path("build/validated")},
-            borrowed={"normaliser": "prepare.normaliser"},
+            borrowed={
+                "normaliser": "prepare.normaliser",
+                "vocabulary": "train_asr.vocabulary",
+                "encoder": "train_asr.encoder",
+            },
         )
     )

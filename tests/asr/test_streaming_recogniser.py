@@ -121,8 +121,8 @@ def test_a_syllable_is_open_until_nothing_can_join_it() -> None:
     for frame, label in enumerate(JAMO.encode("각아 나")):
         text.add(label, frame)
         shown.append(text.split())
-    assert shown[:3] == [("", "ᄀ"), ("", "가"), ("", "각")]
-    assert shown[3] == ("각", "ᄋ")
+    assert shown[:3] == [("", "ㄱ"), ("", "가"), ("", "각")]
+    assert shown[3] == ("각", "ㅇ")
     assert shown[5] == ("각아", "")
 
 

@@ -259,3 +259,41 @@ def test_what_the_inverse_normaliser_writes_is_read_out_as_it_was_said() -> None
     for command in draw(1000, seed=5):
         said = command.text.replace("시 반", "시 삼십 분").replace(" ", "")
         assert normalise(inverse_normalise(command.text), "ko-3").replace(" ", "") == said
+
+
+UNCHANGED = {  # results of ko-1, ko-2 and ko-3, whatever stands before the chains
+    "TV를 3시 30분에 켜 줘!": (
+        "TV를 3시 30분에 켜 줘",
+        "티비를 세 시 삼십 분에 켜 줘",
+        "티비를 세 시 삼십 분에 켜 줘",
+    ),
+    "b/ 창문 닫아 줘 n/": ("b 창문 닫아 줘 n", "비 창문 닫아 줘 엔", "비 창문 닫아 줘 엔"),
+    "(3개)/(세 개)": ("3개 세 개", "세 개 세 개", "세 개 세 개"),
+    "女性 比率 不足, 安寧": ("女性 比率 不足 安寧", "여성 비율 부족 안령", "여성 비율 부족 안녕"),
+    "010-1234-5678 R&B 50%": (
+        "010 1234 5678 R B 50",
+        "공일공 일이삼사 오육칠팔 알앤비 오십 퍼센트",
+        "공일공 일이삼사 오육칠팔 알앤비 오십 퍼센트",
+    ),
+    "“거실”의 불…": ("거실 의 불", "거실 의 불", "거실 의 불"),
+    "2024-06-10 1/2 6·25": (
+        "2024 06 10 1 2 6 25",
+        "이천이십사 년 유월 십 일 이분의 일 육이오",
+        "이천이십사 년 유월 십 일 이분의 일 육이오",
+    ),
+    "어/ 그+ 그 단어* {laughing}": (
+        "어 그 그 단어 laughing",
+        "어 그 그 단어 laughing",
+        "어 그 그 단어 laughing",
+    ),
+    "-5℃ 60km/h 84㎡": (
+        "5 60km h 84",
+        "영하 오 도 시속 육십 킬로미터 팔십사 제곱미터",
+        "영하 오 도 시속 육십 킬로미터 팔십사 제곱미터",
+    ),
+}
+
+
+@pytest.mark.parametrize("text", UNCHANGED)
+def test_the_chains_give_what_they_gave_whatever_marks_are_read_before_them(text: str) -> None:
+    assert tuple(normalise(text, chain) for chain in ("ko-1", "ko-2", "ko-3")) == UNCHANGED[text]

@@ -14,6 +14,7 @@ from typing import Any, Literal
 
 from tasks.artifacts import read_json, write_json
 from tasks.data.espeak import SAMPLE_RATE_HZ
+from tasks.data.transcripts.jamo import visible
 from tasks.errors import DataError, ModelError
 
 BLANK, SPACE, UNKNOWN = "[PAD]", "|", "[UNK]"
@@ -110,11 +111,11 @@ class Vocabulary:
         return [ids[symbol] for symbol in symbols]
 
     def decode(self, labels: list[int]) -> str:
-        """Text of collapsed label ids, composed to NFC, spaces single."""
+        """Text of collapsed label ids: NFC, jamo without a syllable as letters (ㅏ), spaces single."""
         special = self.special
         symbols = [self.symbols[label] for label in labels]
         text = "".join(" " if s == SPACE else s for s in symbols if s not in special)
-        text = " ".join(unicodedata.normalize("NFC", text).split())
+        text = " ".join(visible(text).split())
         return text.lower() if self.names.upper else text
 
 

@@ -15,6 +15,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from tasks.data.transcripts.jamo import visible
 from tasks.errors import DataError
 
 Array = np.ndarray[Any, Any]
@@ -125,7 +126,8 @@ def _spans(path: Array, posteriors: Array, count: int) -> list[Span]:
 
 
 def spell(texts: Sequence[str], spans: Sequence[Span]) -> list[list[Spoken]]:
-    """Words, each as its characters in NFC: a Hangul syllable lies on the frames of its jamo.
+    """Words, each as its characters in NFC: a Hangul syllable lies on the frames of its jamo, and a jamo that
+    composes to none is a letter of its own.
 
     Args:
         texts: what each label writes: a jamo, a syllable, a letter; " " between words; "" for nothing.
@@ -139,7 +141,7 @@ def spell(texts: Sequence[str], spans: Sequence[Span]) -> list[list[Spoken]]:
             words.append([])
         elif text:
             words[-1].append((text, span))
-    return [_characters(word) for word in words if word]
+    return [characters for word in words if (characters := _characters(word))]
 
 
 def _characters(word: Sequence[tuple[str, Span]]) -> list[Spoken]:
@@ -149,5 +151,6 @@ def _characters(word: Sequence[tuple[str, Span]]) -> list[Spoken]:
     for character in unicodedata.normalize("NFC", "".join(text for text, _ in word)):
         own = owners[at : at + len(unicodedata.normalize("NFD", character))]
         at += len(own)
-        found.append(Spoken(character, own[0].start, own[-1].end, min(span.posterior for span in own)))
+        if shown := visible(character):
+            found.append(Spoken(shown, own[0].start, own[-1].end, min(span.posterior for span in own)))
     return found

@@ -89,8 +89,11 @@ def counts(references: Sequence[str], hypotheses: Sequence[str]) -> list[dict[st
 
 
 def _jamo(text: str) -> tuple[str, list[int]]:
-    """All jamo of a text without spaces, and the word that each stands in."""
-    parts = [unicodedata.normalize("NFD", word) for word in text.split()]
+    """All jamo of a text without spaces, and the word that each stands in.
+
+    NFKD: a recogniser's jamo without a syllable is a letter (ㅏ), which NFD leaves as it is.
+    """
+    parts = [unicodedata.normalize("NFKD", word) for word in text.split()]
     return "".join(parts), [number for number, part in enumerate(parts) for _ in part]
 
 

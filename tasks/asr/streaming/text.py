@@ -1,7 +1,7 @@
 """Greedy CTC text that grows frame by frame, and how much of it can no longer change. Pure; no command.
 
 Jamo are composed to syllables, so the last syllable stays open until something follows that cannot belong
-to it: 가 may yet become 각.
+to it: 가 may yet become 각, and ㄱ, whose vowel was not heard yet, 가.
 """
 
 from __future__ import annotations

@@ -9,6 +9,7 @@ is what makes training resumable. No files, no torch.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -75,10 +76,13 @@ def draw_example(
     lengths: np.ndarray[Any, np.dtype[np.int64]],
     how: Augmentation,
     rng: np.random.Generator,
+    fit: Callable[[tuple[int, ...], int], bool] | None = None,
 ) -> Example:
     """Draws silence, noise and voice for the utterances `parts`; `lengths` holds every utterance's samples.
 
-    Parts that would make the example longer than `how.longest_s` are left out, the first one never.
+    Parts that would make the example longer than `how.longest_s` are left out, the first one never. `fit`
+    says whether parts can be learned from on so many samples: where faster speech or joining would leave too
+    few, the speed stays, or the first part alone is heard. What is drawn does not depend on it.
     """
     heard = np.cumsum([int(lengths[part]) for part in parts])
     parts = parts[: max(1, int((heard <= how.longest_s * SAMPLE_RATE_HZ).sum()))]
@@ -91,10 +95,16 @@ def draw_example(
     pauses *= rng.random(len(parts) - 1) >= _PLAIN_SHARE
     snr_db = float(rng.uniform(*_SNR_DB)) if rng.random() < how.noise_share else None
     silences = (int(around[0]), *(int(pause) for pause in pauses), int(around[1]))
+    samples = _samples(parts, silences, lengths, speed)
+    if fit and speed > 1.0 and not fit(parts, samples):
+        speed, samples = 1.0, _samples(parts, silences, lengths, 1.0)
+    if fit and len(parts) > 1 and not fit(parts, samples):
+        parts, silences = parts[:1], (silences[0], silences[-1])
+        samples = _samples(parts, silences, lengths, speed)
     return Example(
         parts=parts,
         silences=silences,
-        samples=sum(silences) + sum(_resampled_length(int(lengths[part]), speed) for part in parts),
+        samples=samples,
         speed=speed,
         tilt=tilt,
         snr_db=snr_db,
@@ -140,6 +150,15 @@ def normalised(audio: Audio) -> Audio:
     scaled: Audio = audio - audio.mean()
     scaled /= np.sqrt(np.square(scaled).mean() + 1e-7)  # bit for bit `audio.var()`, which subtracts again
     return scaled
+
+
+def _samples(
+    parts: tuple[int, ...],
+    silences: tuple[int, ...],
+    lengths: np.ndarray[Any, np.dtype[np.int64]],
+    speed: float,
+) -> int:
+    return sum(silences) + sum(_resampled_length(int(lengths[part]), speed) for part in parts)
 
 
 def _resampled_length(samples: int, speed: float) -> int:

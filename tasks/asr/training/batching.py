@@ -57,11 +57,12 @@ def plan_batches(
     batch_seconds: float,
     seed: int,
     ramp_examples: int = 0,
+    fit: Callable[[tuple[int, ...], int], bool] | None = None,
 ) -> Iterator[tuple[Example, ...]]:
     """Endless batches of examples, deterministic given the arguments.
 
     The first `ramp_examples` are not augmented, and over as many again the augmentation grows to all of
-    it: CTC leaves its all-blank plateau on short clean clips.
+    it: CTC leaves its all-blank plateau on short clean clips. `fit`: see `draw_example`.
     """
     rng = np.random.default_rng(seed)
     indices = _endless_permutations(len(lengths), rng)
@@ -72,7 +73,8 @@ def plan_batches(
         block = []
         for _ in range(_BLOCK):
             joined = int(rng.integers(2, how.max_joined + 1)) if _joins(now, rng) else 1
-            block.append(draw_example(tuple(next(indices) for _ in range(joined)), lengths, now, rng))
+            parts = tuple(next(indices) for _ in range(joined))
+            block.append(draw_example(parts, lengths, now, rng, fit))
         drawn += len(block)
         batches = cut_batches(block, batch_seconds)
         for position in rng.permutation(len(batches)):

@@ -7,6 +7,7 @@ here knows Korean or espeak-ng. What happens inside a step is `tasks.asr.trainin
 
 from __future__ import annotations
 
+import logging
 import math
 import time
 from collections.abc import Callable, Iterator
@@ -19,6 +20,7 @@ import torch
 
 from tasks.asr.training.augment import Example
 from tasks.asr.training.batching import AudioStore, Batch, ctc_loss, make_batch, uses_mask
+from tasks.asr.training.paths import Paths
 from tasks.asr.training.processes import World
 from tasks.asr.training.update import Method, Updater
 from tasks.errors import ArtifactError
@@ -26,6 +28,7 @@ from tasks.progress import Progress
 from tasks.resume import ResumableState
 from tasks.tracking import Tracker
 
+log = logging.getLogger("malgil.asr.loop")
 _LOG_EVERY = 20
 _ALONE = World()
 _PLAIN = Method()
@@ -57,7 +60,8 @@ class Schedule:
 class Outcome:
     """What a training leaves: mean loss of the last steps, best score and weights, seconds with resumes.
 
-    `stale` counts the evaluations since the score last fell.
+    `stale` counts the evaluations since the score last fell; `without_path` the examples with more labels
+    than frames, whose CTC loss is infinite and counts as zero.
     """
 
     step: int = 0
@@ -71,6 +75,7 @@ class Outcome:
     losses: list[float] = field(default_factory=list)  # the newest, whose mean `loss` is
     resumed_from: int = 0
     stopped_early: bool = False
+    without_path: int = 0
 
 
 def train_steps(
@@ -106,6 +111,7 @@ def train_steps(
     tracker = tracker_from(outcome.step if resumed else None) if world.leads else None
     together = method.accumulation * world.size
     rest = islice(plans, outcome.step * together, None)
+    paths = Paths(model.config, labels_of) if loss_of is None else None
     before, began = outcome.seconds, time.monotonic()
     with ExitStack() as stack:
         stack.callback(updater.close)
@@ -117,8 +123,10 @@ def train_steps(
         while outcome.step < schedule.steps:
             model.train()
             rate = schedule.rate(outcome.step)
-            loss, audio_s = updater.update(list(islice(rest, together)), outcome.step, rate)
+            taken = list(islice(rest, together))
+            loss, audio_s = updater.update(taken, outcome.step, rate)
             outcome.step += 1
+            _count(paths.without(taken) if paths else 0, outcome, world)
             outcome.audio_s += audio_s
             outcome.seconds = before + time.monotonic() - began
             outcome.losses = [*outcome.losses, loss][-_LOG_EVERY:]
@@ -128,6 +136,18 @@ def train_steps(
             if _ends(model, updater, outcome, schedule, evaluate, tracker, state, rate, world):
                 break
     return outcome
+
+
+def _count(without_path: int, outcome: Outcome, world: World) -> None:
+    """Counts examples that CTC cannot align, and says so at the first."""
+    if without_path and not outcome.without_path and world.leads:
+        log.warning(
+            "step %d: %d examples have more labels and repeats than frames: their loss is infinite, counts "
+            "as zero and teaches nothing (they are counted as without_path)",
+            outcome.step,
+            without_path,
+        )
+    outcome.without_path += without_path
 
 
 def _ends(
@@ -145,7 +165,10 @@ def _ends(
     last = outcome.step == schedule.steps
     if outcome.step % _LOG_EVERY == 0 or last:
         if tracker:
-            tracker.log(outcome.step, loss=outcome.loss, learning_rate=rate)
+            lost = {"without_path": outcome.without_path} if outcome.without_path else {}
+            tracker.log(outcome.step, loss=outcome.loss, learning_rate=rate, **lost)
+            if lost and last:
+                log.warning("%d examples had more labels than frames and taught nothing", *lost.values())
         else:
             _check_finite(outcome)
     if outcome.step % schedule.evaluate_every == 0 or last:
@@ -203,7 +226,17 @@ def _evaluate(
 def _resumable(model: Any, updater: Updater, outcome: Outcome) -> dict[str, Any]:
     numbers = {
         name: getattr(outcome, name)
-        for name in ("step", "loss", "best_score", "best_step", "seconds", "audio_s", "stale", "losses")
+        for name in (
+            "step",
+            "loss",
+            "best_score",
+            "best_step",
+            "seconds",
+            "audio_s",
+            "stale",
+            "losses",
+            "without_path",
+        )
     }
     return {
         "model": model.state_dict(),
