@@ -25,6 +25,8 @@ from flows.server import HOST, POOL, UP, answers, is_free, require_port, running
 from tasks.artifacts import write_json
 from tasks.errors import ConflictError, MalgilError
 from tasks.params import load
+from tasks.release.moved import bring_home
+from tasks.release.registry import explained
 
 LOGS = Path("build/logs")
 START_S = 300.0
@@ -219,5 +221,8 @@ def _mlflow_store(uri: str, artifacts: str) -> tuple[str, str]:
             "unset MLFLOW_TRACKING_URI or set registry.tracking_uri to sqlite:///…",
         )
     if uri.startswith("sqlite:///"):
-        Path(uri.removeprefix("sqlite:///")).parent.mkdir(parents=True, exist_ok=True)
+        database = Path(uri.removeprefix("sqlite:///")).absolute()
+        database.parent.mkdir(parents=True, exist_ok=True)
+        with explained(uri):
+            bring_home(database, artifacts)  # who asks the server is told the places that stand in the store
     return uri, artifacts if "://" in artifacts else Path(artifacts).resolve().as_uri()
