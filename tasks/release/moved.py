@@ -75,8 +75,8 @@ def bring_home(database: Path, artifacts: str) -> list[Place]:
     spoken = [place for place in places if place.experiment != MLFLOWS_OWN]
     if spoken:
         log.warning(
-            "this project was moved or copied here: MLflow had noted %s as the place of artifacts; those of %s "
-            "are now looked for, and kept, in %s",
+            "this project was moved or copied here: MLflow had noted %s as the place of artifacts; those of "
+            "%s are now looked for, and kept, in %s",
             _local(spoken[0].old),
             ", ".join(place.experiment for place in spoken),
             project / relative,
