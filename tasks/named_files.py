@@ -76,7 +76,7 @@ def files_named_by(table: Path) -> list[str]:
     for parent in parents:
         folders.update(_folders(own, parent, looked))
         folders.update(_folders(".", parent, looked))
-    found = set()
+    found: set[str] = set()
     for folder in folders:
         place = os.path.normpath(folder)
         for folded, spelled_so in _list(folder, looked).files.items():
