@@ -191,7 +191,7 @@ def source_of(params: Params, stage: str, digests: Digests) -> dict[str, str | N
     """What the settings of a stage name by path: the setting, its value and the digest of its content."""
     section = getattr(params, stage)
     if stage == "corpus":
-        key = params.corpus.source if params.corpus.source != "builtin" else "manifest"
+        key: str = params.corpus.source if params.corpus.source != "builtin" else "manifest"
         name = getattr(section, key)
         digest = digests.of_speech(Path(name)) if name and params.corpus.source != "builtin" else None
         return {

@@ -69,10 +69,8 @@ def files_named_by(table: Path) -> list[str]:
             parents.add(parent or "/")
     looked: dict[str, _Listing] = {}
     own = str(table.parent)
-    folders = {
-        own,
-        *(f"{own}/{name}" for group in _list(own, looked).folders.values() for name in group),
-    }
+    beside = [name for group in _list(own, looked).folders.values() for name in group]
+    folders = {own, *(f"{own}/{name}" for name in beside if not name.startswith("."))}
     for parent in parents:
         folders.update(_folders(own, parent, looked))
         folders.update(_folders(".", parent, looked))
@@ -91,26 +89,31 @@ def _fold(name: str) -> str:
 
 
 def _list(folder: str, looked: dict[str, _Listing]) -> _Listing:
-    """What lies in a folder, hidden entries apart; nothing where it cannot be looked into."""
+    """What lies in a folder; nothing where it cannot be looked into."""
     if folder not in looked:
         files: dict[str, list[str]] = {}
         folders: dict[str, list[str]] = {}
         try:
             with os.scandir(folder) as entries:
                 for entry in entries:
-                    if not entry.name.startswith("."):
-                        (folders if entry.is_dir() else files).setdefault(_fold(entry.name), []).append(
-                            entry.name
-                        )
+                    group = folders if _is_folder(entry) else files
+                    group.setdefault(_fold(entry.name), []).append(entry.name)
         except OSError:
             pass
         looked[folder] = _Listing(files, folders)
     return looked[folder]
 
 
+def _is_folder(entry: os.DirEntry[str]) -> bool:
+    try:
+        return entry.is_dir()
+    except OSError:  # a link to itself
+        return False
+
+
 def _folders(base: str, parent: str, looked: dict[str, _Listing]) -> list[str]:
     """The folders that `parent`, taken from `base`, can mean."""
-    if parent.startswith("/") and Path(parent).is_dir():
+    if parent.startswith("/") and os.path.isdir(parent):  # noqa: PTH112  a text too long for a name is none
         return [parent]
     found = ["/" if parent.startswith("/") else base]
     for part in parent.split("/"):

@@ -98,6 +98,7 @@ SPELLINGS = {
     "a name without its suffix": ("wavs/LJ001-0001.wav", "LJ001-0001"),
     "a name below a folder that the table does not name": ("clips/common_voice_ko_1.mp3", "common_voice_ko_1.mp3"),
     "above the table": ("../beside/a.flac", "../beside/a.flac"),
+    "in a hidden folder": (".data/.a.wav", ".data/.a.wav"),
     "a separator of other tables in it": ("audio/a,b;c.wav", "audio/a,b;c.wav"),
 }  # fmt: skip
 
@@ -144,6 +145,39 @@ def test_absolute_paths_uris_and_nested_audio_cells_lead_to_their_files(tmp_path
     (tmp_path / "mine/korean.csv").write_bytes("file,text\n소리.wav,가\n".encode("cp949"))
     (tmp_path / "mine/소리.wav").write_bytes(b"one")
     assert files_named_by(tmp_path / "mine/korean.csv") == [str(tmp_path / "mine/소리.wav")]
+
+
+def test_names_that_no_file_can_have_are_passed_by(tmp_path):
+    """Whatever stands in a table, the look at it ends well: texts, other bytes, half of a surrogate pair."""
+    (tmp_path / "a.wav").write_bytes(b"one")
+    cells = [
+        "/" + "긴" * 300 + "/x",
+        "\ud800",
+        "a\0b",
+        "/",
+        "..",
+        "../..",
+        "~",
+        "file://",
+        "\\\\server\\a",
+        "a.wav",
+    ]
+    table = tmp_path / "t.jsonl"
+    table.write_text("".join(json.dumps({"path": cell}) + "\n" for cell in cells))
+    assert str(tmp_path / "a.wav") in files_named_by(table)
+    assert of_corpus(tmp_path, "manifest", table)["sha256"]
+
+
+def test_file_names_of_any_bytes_count(tmp_path):
+    recordings(tmp_path / "mine", n=1)
+    odd = tmp_path / "mine/audio" / os.fsdecode(b"\xbc\xd2.wav")
+    seen = []
+    for content in (b"one", b"two"):
+        odd.write_bytes(content)
+        seen.append(of_corpus(tmp_path, "folder", tmp_path / "mine")["sha256"])
+    assert seen[0] != seen[1]
+    (tmp_path / "mine/loop").symlink_to("loop")
+    assert of_corpus(tmp_path, "manifest", tmp_path / "mine/table.csv")["sha256"]
 
 
 @pytest.mark.parametrize("content", [b"PAR1 cut off", b"", b"\xff\xfe\x00", b"[[[[", b"{\n"])
