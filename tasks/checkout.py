@@ -76,11 +76,6 @@ def _explained(root: Path, said: str) -> tuple[str, str]:
             "git refuses a checkout that another user owns",
             f"git config --global --add safe.directory {path}",
         )
-    if "FILESYSTEM" in said:
-        return (
-            "git does not look for the repository on another file system",
-            "export GIT_DISCOVERY_ACROSS_FILESYSTEM=1",
-        )
     if "not a git repository" in said:
         return _no_repository(root)
     if "Needed a single revision" in said and not _has_objects(root):
@@ -107,6 +102,11 @@ def _no_repository(root: Path) -> tuple[str, str]:
     place = next((d / ".git" for d in (root, *root.resolve().parents) if os.path.lexists(d / ".git")), None)
     if place is None:
         return "the project is not in a git repository", "git init"
+    if place.parent.stat().st_dev != root.stat().st_dev:
+        return (
+            "git does not look for the repository on another file system",
+            "export GIT_DISCOVERY_ACROSS_FILESYSTEM=1",
+        )
     if place.is_file():
         return (
             "the repository of this git worktree or submodule is not on this machine",

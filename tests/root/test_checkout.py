@@ -3,6 +3,8 @@
 import logging
 import os
 import subprocess
+import tempfile
+from pathlib import Path
 
 import pytest
 
@@ -148,6 +150,14 @@ def test_a_worktree_whose_repository_is_elsewhere_is_said(project, tmp_path):
     assert len(read_checkout(tree).commit) == 40
     project.rename(tmp_path / "gone")
     assert "worktree or submodule is not on this machine" in read_checkout(tree).trouble
+
+
+def test_a_folder_on_a_disk_of_its_own_without_a_repository_is_just_that(monkeypatch):
+    """Git speaks of the edge of the file system then, though nothing lies beyond it."""
+    if not os.access("/dev/shm", os.W_OK):
+        pytest.skip("no second file system here")
+    with tempfile.TemporaryDirectory(dir="/dev/shm") as folder:
+        assert read_checkout(Path(folder)).trouble == "the project is not in a git repository"
 
 
 def test_git_that_is_not_installed_is_said(project, monkeypatch, tmp_path):
