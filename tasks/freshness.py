@@ -27,6 +27,7 @@ from tasks.settings import Params
 
 CACHE = Path("build/work/digests.json")
 MISSING, UNREADABLE = "missing", "unreadable"
+KEEP_EVERY_S = 60.0
 SETTLED_NS = 2_000_000_000  # a file system may stamp two writes alike that are no further apart
 # The settings of each stage that name a file or folder which it reads. A Hub id is the Hub's to version, but
 # a folder of that name here comes before it.
@@ -92,9 +93,13 @@ class Digests:
                 unread[path] = stamp
         total = sum(stamp.size for stamp in unread.values())
         with Progress("inputs that are new or changed", total // 1_000_000, "MB") as progress:
+            kept = time.monotonic()
             for path, stamp in unread.items():
                 place = path if path.startswith("/") else f"{here}/{path}"
                 found[path] = self._read(path, place, stamp, progress)
+                if time.monotonic() - kept > KEEP_EVERY_S:  # a kill costs no more than that
+                    write_text(self.cache, json.dumps({**self._known, **self._used}))
+                    kept = time.monotonic()
         return found
 
     def of_file(self, path: Path) -> str:
@@ -140,7 +145,6 @@ class Digests:
         """
         if self._used != self._known:
             write_text(self.cache, json.dumps(self._used))
-            self._known = dict(self._used)
 
     def _combined(self, files: Mapping[str, str]) -> str:
         digests = self.of_files(files.values())

@@ -21,20 +21,7 @@ from urllib.parse import unquote
 TABLES = (".parquet", ".csv", ".tsv", ".jsonl")
 AUDIO = frozenset(
     (
-        *(
-            ".wav",
-            ".wave",
-            ".w64",
-            ".rf64",
-            ".bwf",
-            ".flac",
-            ".ogg",
-            ".oga",
-            ".opus",
-            ".mp3",
-            ".mp2",
-            ".mpga",
-        ),
+        *(".wav", ".wave", ".w64", ".rf64", ".bwf", ".flac", ".ogg", ".oga", ".opus", ".mp3", ".mp2"),
         *(".aif", ".aiff", ".aifc", ".au", ".snd", ".caf", ".m4a", ".m4b", ".mp4", ".aac", ".wma", ".webm"),
         *(".mka", ".mkv", ".amr", ".3gp", ".ac3", ".pcm", ".raw", ".sph", ".nist", ".voc", ".gsm", ".vox"),
     )

@@ -271,6 +271,18 @@ def test_an_unchanged_file_is_read_once(tmp_path):
         assert len(Digests(cache).of_file(tmp_path / "a.bin")) == 64
 
 
+def test_a_kill_in_the_middle_of_a_long_look_costs_the_last_minute_of_it(tmp_path, monkeypatch):
+    monkeypatch.setattr(freshness, "SETTLED_NS", -1)
+    monkeypatch.setattr(freshness, "KEEP_EVERY_S", -1)
+    for name in ("a", "b", "c"):
+        (tmp_path / name).write_text(name)
+    Digests(tmp_path / "cache.json").of_files([str(tmp_path / name) for name in ("a", "b")])
+    assert {Path(place).name for place in json.loads((tmp_path / "cache.json").read_text())} == {"a", "b"}
+    Digests(tmp_path / "cache.json").of_files([str(tmp_path / name) for name in ("c", "a")])
+    known = json.loads((tmp_path / "cache.json").read_text())
+    assert {Path(place).name for place in known} == {"a", "b", "c"}, "what was known before is kept"
+
+
 def test_a_long_look_says_how_far_it_is(tmp_path, caplog, monkeypatch):
     (tmp_path / "a.bin").write_bytes(bytes(5_000_000))
     began = time.monotonic()
