@@ -20,6 +20,7 @@ from typing import Literal, NamedTuple
 
 from flows.environment import PROJECT_FILES, cores
 from tasks.artifacts import sha256_file
+from tasks.checkout import NO_COMMIT, read_checkout
 from tasks.cpu import describe_cpu, model_name
 from tasks.errors import MalgilError
 
@@ -138,8 +139,7 @@ def check_project() -> Iterator[Finding]:
         yield _required(
             f"{folder}/ writable", not reason, reason or "yes", "change its permissions, or its disk"
         )
-    repository = Path(".git").exists()
-    yield _required("git repository", repository, "yes" if repository else "no .git here", "git init")
+    yield _checkout()
 
 
 def check_models() -> Iterator[Finding]:
@@ -225,6 +225,16 @@ def _settings() -> Finding:
     except MalgilError as error:
         return Finding("settings", "missing", f"{error}", error.next_step)
     return Finding("settings", "ok", "params.yaml holds")
+
+
+def _checkout() -> Finding:
+    """What git can tell of the checkout; a repository without a commit is one that has just begun."""
+    git = read_checkout(Path.cwd())
+    changed = " with uncommitted changes" if git.dirty else ""
+    found = git.trouble or f"commit {git.commit[:12]}{changed}"
+    if git.trouble == NO_COMMIT:
+        return _optional("git repository", False, found, git.mend)
+    return _required("git repository", not git.trouble, found, git.mend)
 
 
 def _not_writable(folder: Path) -> str:

@@ -7,6 +7,7 @@ import os
 import sys
 from pathlib import Path
 
+from tasks.checkout import warn_of_checkout
 from tasks.errors import ArtifactError, explain_os_error
 
 # No library calls home, no server keeps processes that nobody asked for (docs/reference/environment.md).
@@ -59,6 +60,18 @@ def find_project(folder: Path | None = None) -> Path:
             "git init",
         )
     return here
+
+
+def begin_in_project(folder: Path | None = None) -> Path:
+    """`find_project` and `set_environment`, as a run begins: what git cannot tell is said now.
+
+    Raises:
+        ArtifactError, CapacityError: as those.
+    """
+    project = find_project(folder)
+    set_environment(project)
+    warn_of_checkout(project)
+    return project
 
 
 def set_environment(project: Path) -> None:

@@ -21,7 +21,7 @@ from prefect.cache_policies import NO_CACHE
 from prefect.futures import PrefectFuture
 
 from flows import process, steps
-from flows.environment import find_project, set_environment
+from flows.environment import begin_in_project
 from flows.lock import hold_run_lock
 from flows.reaping import reaper
 from flows.steps import StageRun
@@ -81,7 +81,7 @@ def retrain(
     Returns:
         What stands in build/summary.json.
     """
-    set_environment(find_project())
+    begin_in_project()
     wanted = settings.load(quick=quick, sets=overrides or ())  # every mistake at once, before anything starts
     reaper.begin(UUID(str(runtime.flow_run.id)))
     with hold_run_lock():

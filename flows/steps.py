@@ -20,7 +20,8 @@ from pathlib import Path
 from flows import process
 from flows.environment import cores
 from tasks.errors import ConflictError, MalgilError
-from tasks.params import RESOLVED, SOURCES, read_yaml, write_resolved, write_sources
+from tasks.freshness import write_sources
+from tasks.params import RESOLVED, SOURCES, read_yaml, write_resolved
 from tasks.settings import Params
 
 BUILD, LOGS = Path("build"), Path("build/logs")

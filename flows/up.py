@@ -17,6 +17,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from datetime import datetime
 from pathlib import Path
+from typing import Any
 
 from flows import process
 from flows.environment import find_project, set_environment
@@ -25,10 +26,13 @@ from flows.server import HOST, POOL, UP, answers, is_free, require_port, running
 from tasks.artifacts import write_json
 from tasks.errors import ConflictError, MalgilError
 from tasks.params import load
+from tasks.release.moved import bring_home
+from tasks.release.registry import explained
 
 LOGS = Path("build/logs")
 START_S = 300.0
 BUSY_TRIES = 30
+WORKING_DIRECTORY = "set_working_directory"  # the pull step of prefect.yaml
 ENDS_S = 25.0  # twice the grace of flows/watchdog.py, and a little
 log = logging.getLogger("malgil")
 
@@ -121,6 +125,7 @@ def serve(*, prefect_port: int, mlflow_port: int) -> None:
 
         servers.wait_for(f"{prefect}/api/health")
         with Watch(f"{prefect}/api"):  # its first look comes before a worker takes anything
+            bring_deployments_home(f"{prefect}/api", project)
             _take_runs(servers, prefect, mlflow, environment)
 
 
@@ -175,18 +180,46 @@ def log_of(name: str) -> Path:
 
 def deployments(prefect: str) -> list[str]:
     """Names of the deployments on the server at `prefect`, as flow/deployment."""
-    request = urllib.request.Request(
-        f"{prefect}/api/deployments/filter", b"{}", {"Content-Type": "application/json"}, method="POST"
-    )
+    found = _ask(f"{prefect}/api/deployments/filter", {})
+    return sorted(f"retrain/{each['name']}" for each in found)
+
+
+def _ask(url: str, question: Mapping[str, Any], method: str = "POST") -> Any:
+    """The answer of Prefect's API, asked again while its database is busy."""
+    body, kind = json.dumps(question).encode(), {"Content-Type": "application/json"}
+    request = urllib.request.Request(url, body, kind, method=method)
     for attempt in range(BUSY_TRIES):
         try:
             with urllib.request.urlopen(request, timeout=30) as response:
-                return sorted(f"retrain/{found['name']}" for found in json.load(response))
+                return json.loads(response.read() or b"null")
         except urllib.error.HTTPError as error:
             if error.code != 503 or attempt == BUSY_TRIES - 1:  # 503: Prefect's database is busy
                 raise
             time.sleep(1.0)
     raise AssertionError("the last attempt returns or raises")
+
+
+def bring_deployments_home(api: str, project: Path) -> list[str]:
+    """Turns deployments of a project that was moved or copied to `project`, and returns their names.
+
+    They are made anew in a moment, but a worker takes a late run before that, and would take it where the
+    project had stood.
+    """
+    turned = []
+    for found in _ask(f"{api}/deployments/filter", {}):
+        steps = [{**step} for step in found["pull_steps"] or ()]
+        places = [about for step in steps for name, about in step.items() if name.endswith(WORKING_DIRECTORY)]
+        if any(about["directory"] != str(project) for about in places):
+            log.warning(
+                "the deployment %s was made in %s: its runs now work here",
+                found["name"],
+                ", ".join(about["directory"] for about in places),
+            )
+            for about in places:
+                about["directory"] = str(project)
+            _ask(f"{api}/deployments/{found['id']}", {"pull_steps": steps}, "PATCH")
+            turned.append(str(found["name"]))
+    return sorted(turned)
 
 
 def _deploy(environment: Mapping[str, str]) -> None:
@@ -219,5 +252,8 @@ def _mlflow_store(uri: str, artifacts: str) -> tuple[str, str]:
             "unset MLFLOW_TRACKING_URI or set registry.tracking_uri to sqlite:///…",
         )
     if uri.startswith("sqlite:///"):
-        Path(uri.removeprefix("sqlite:///")).parent.mkdir(parents=True, exist_ok=True)
+        database = Path(uri.removeprefix("sqlite:///")).absolute()
+        database.parent.mkdir(parents=True, exist_ok=True)
+        with explained(uri):
+            bring_home(database, artifacts)  # who asks the server is told the places that stand in the store
     return uri, artifacts if "://" in artifacts else Path(artifacts).resolve().as_uri()

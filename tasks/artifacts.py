@@ -157,17 +157,6 @@ def digest_folder(folder: Path) -> str:
     return digest.hexdigest()
 
 
-def digest_listing(folder: Path) -> str:
-    """Hex SHA-256 over the relative paths, sizes and modification times of all files below `folder`."""
-    digest = hashlib.sha256()
-    for path in files_in(folder):
-        found = path.stat()
-        digest.update(
-            f"{path.relative_to(folder).as_posix()}\0{found.st_size}\0{found.st_mtime_ns}\n".encode()
-        )
-    return digest.hexdigest()
-
-
 def digest_json(value: Any) -> str:
     """Hex SHA-256 of a value's canonical JSON (sorted keys, no spaces)."""
     text = json.dumps(value, sort_keys=True, ensure_ascii=False, separators=(",", ":"), default=str)

@@ -6,7 +6,7 @@
 take the small values of the `quick` section; the result, checked, is build/params.yaml, and stages read
 that. As the DVC stage `settings` the overrides come through MALGIL_QUICK and MALGIL_SET (a JSON list).
 Beside it, build/sources/<stage>.json holds the digest of each input that the settings name by path, so
-that DVC sees when a user's own manifest or model changes.
+that DVC sees when a user's own recordings or model change (`tasks.freshness`).
 """
 
 import argparse
@@ -22,21 +22,13 @@ from pydantic import ValidationError
 from ruamel.yaml import YAML
 from ruamel.yaml.error import YAMLError
 
-from tasks.artifacts import digest_folder, digest_listing, sha256_file, write_json, write_text
+from tasks.artifacts import write_text
 from tasks.errors import MalgilError, SettingsError, explain_os_error
+from tasks.freshness import write_sources
 from tasks.settings import SECTIONS, Params
 
 RESOLVED = Path("build/params.yaml")
 SOURCES = Path("build/sources")
-# settings that name a file or folder of the user's, by stage
-PATH_SETTINGS = {
-    "corpus": "manifest",
-    "embed_asr": "model",
-    "train_asr": "encoder",
-    "language_model_asr": "text",
-    "base_llm": "model",
-    "train_llm": "initial",
-}
 
 
 class Rule(NamedTuple):
@@ -244,33 +236,6 @@ def write_resolved(path: Path, target: Path, *, quick: bool, sets: Sequence[str]
     params = check(values, str(path), problems)
     write_text(target, dump(values))
     return params
-
-
-def write_sources(params: Params, folder: Path) -> None:
-    """Writes `folder`/<stage>.json with the digest of what a path in that stage's settings points at.
-
-    A Hub id or an empty path has no digest (null): its content is the Hub's to version.
-    """
-    for stage, key in PATH_SETTINGS.items():
-        is_corpus = stage == "corpus"
-        if is_corpus and params.corpus.source != "builtin":
-            key = params.corpus.source
-        name = getattr(section(params, stage), key)
-        path = Path(name) if name else None
-        digest = None
-        if path is not None and path.is_dir():
-            # hours of audio are not read again for every run: their names, sizes and times tell of a change
-            digest = digest_listing(path) if is_corpus else digest_folder(path)
-        else:
-            digest = _digest_of(name)
-        found = {"setting": f"{stage}.{key}", "value": name, "sha256": digest}
-        if is_corpus:
-            found["readings_sha256"] = _digest_of(params.corpus.readings)
-        write_json(folder / f"{stage}.json", found)
-
-
-def _digest_of(name: str) -> str | None:
-    return sha256_file(Path(name)) if name and Path(name).is_file() else None
 
 
 def describe(values: dict[str, Any]) -> str:

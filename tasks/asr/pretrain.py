@@ -24,7 +24,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from tasks.artifacts import digest_folder, digest_json, new_folder, sha256_file, write_json
+from tasks.artifacts import digest_json, new_folder, sha256_file, write_json
 from tasks.asr import provenance
 from tasks.asr.checkpoints.checkpoint import (
     describe,
@@ -42,6 +42,7 @@ from tasks.asr.training.processes import World, join, launch, launched
 from tasks.asr.training.update import Method
 from tasks.data.espeak import SAMPLE_RATE_HZ
 from tasks.errors import ModelError
+from tasks.freshness import Digests, digest_named
 from tasks.resume import ResumableState
 from tasks.settings import Pretrain
 from tasks.stage import run_stage
@@ -89,7 +90,7 @@ def _pretrain(params: Pretrain, out_dir: Path, work_dir: Path, world: World) -> 
         objective.model.num_parameters(),
     )
     history = work_dir / "history.jsonl"
-    state = ResumableState(work_dir / "checkpoints", _digest(params, speech, objective, world))
+    state = ResumableState(work_dir / "checkpoints", _digest(params, speech, objective, world, work_dir))
     outcome = _train(params, speech, held, objective, state, history, world)
     if world.leads:
         about = _provenance(params, speech, objective, outcome, commit, history, out_dir.name, world)
@@ -149,16 +150,20 @@ def _train(
     )
 
 
-def _digest(params: Pretrain, speech: PretrainingSpeech, objective: Objective, world: World) -> str:
+def _digest(
+    params: Pretrain, speech: PretrainingSpeech, objective: Objective, world: World, work_dir: Path
+) -> str:
     """Names the training. `steps` is left out: a run may be shortened or lengthened while it is under way."""
-    initial = Path(params.initial)
+    digests = Digests(work_dir / "initial.digests.json")
+    initial = digest_named(params.initial, digests) or params.initial
+    digests.save()
     return digest_json(
         [
             params.model_dump(exclude={"steps", "checkpoint_every", "corpus", "initial", "processes"}),
             world.size,
             speech.digest,
             objective.vocabulary.symbols,
-            digest_folder(initial) if params.initial and initial.is_dir() else params.initial,
+            initial,
         ]
     )
 

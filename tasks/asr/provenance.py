@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import logging
 import os
 import platform
-import subprocess
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -14,8 +12,8 @@ import torch
 
 from tasks.artifacts import digest_json, sha256_file
 from tasks.asr.checkpoints.layout import WEIGHTS, local_folder
+from tasks.checkout import UNKNOWN, warn_of_checkout
 
-log = logging.getLogger("malgil.asr.provenance")
 _PACKAGES = ("torch", "transformers", "numpy", "espeakng-loader", "soxr")
 
 
@@ -36,14 +34,8 @@ def checkpoint(name: str) -> dict[str, str]:
 
 def git_commit() -> str:
     """The commit that is checked out, or "" where there is none."""
-    try:
-        answer = subprocess.run(
-            ["git", "rev-parse", "HEAD"], capture_output=True, text=True, check=True, timeout=10
-        )
-    except (OSError, subprocess.SubprocessError) as error:
-        log.info("no git commit is recorded: %s", error)
-        return ""
-    return answer.stdout.strip()
+    commit = warn_of_checkout(Path.cwd()).commit
+    return "" if commit == UNKNOWN else commit
 
 
 def machine() -> dict[str, Any]:

@@ -4,18 +4,16 @@ The same facts go into the model version's tags, the published lineage.json and 
 cannot be had (no git, no dvc.lock) are said to be unknown, never guessed.
 """
 
-import shutil
-import subprocess
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
 from tasks.artifacts import read_json, sha256_file
+from tasks.checkout import UNKNOWN, warn_of_checkout
 from tasks.params import read_yaml
 from tasks.release.evidence import Line
 
-UNKNOWN = "unknown"
 LOCK = Path("dvc.lock")  # below the project's root; not under git: every run writes it
 CODE = ("tasks", "flows", "kernels")  # code is named by the git commit, not by md5
 
@@ -25,7 +23,8 @@ class Lineage:
     """Digests of everything a version was made from; "unknown" where there is none.
 
     Attributes:
-        git_commit: of the code; git_dirty says whether tracked files differed from it.
+        git_commit: of the code; git_dirty says whether tracked files differed from it, None where git could
+            not tell; git_trouble says why not.
         dvc_lock: SHA-256 of dvc.lock, which MLflow keeps with the version's run.
         data: DVC's md5 of every data file or folder on the line's road, inputs and outputs, by path.
         params: SHA-256 of build/params.yaml, the settings of the run.
@@ -35,28 +34,38 @@ class Lineage:
     """
 
     git_commit: str
-    git_dirty: bool
+    git_dirty: bool | None
     dvc_lock: str
     params: str
     constraints: str
     data: Mapping[str, str] = field(default_factory=dict)
     base: str = UNKNOWN
     measured_on: str = UNKNOWN
+    git_trouble: str = ""
 
     def as_dict(self) -> dict[str, Any]:
-        """JSON-ready."""
-        return asdict(self)
+        """JSON-ready; `git_trouble` only where there is any."""
+        told = asdict(self) | ({"git_dirty": UNKNOWN} if self.git_dirty is None else {})
+        return {key: value for key, value in told.items() if key != "git_trouble" or value}
+
+    def commit_in_words(self) -> str:
+        """The commit, whether it was changed, and what git could not tell: for readers."""
+        changed = " with uncommitted changes" if self.git_dirty else ""
+        unsure = "; whether it was changed is unknown" if self.git_dirty is None else ""
+        why = f" ({self.git_trouble}{unsure})" if self.git_trouble else ""
+        return f"`{self.git_commit}`{changed}{why}"
 
     def tags(self) -> dict[str, str]:
         """MLflow tags; `malgil.md5.<path>` makes a version searchable by the md5 of its data."""
         return {
             "malgil.git_commit": self.git_commit,
-            "malgil.git_dirty": str(self.git_dirty).lower(),
+            "malgil.git_dirty": UNKNOWN if self.git_dirty is None else str(self.git_dirty).lower(),
             "malgil.dvc_lock": self.dvc_lock,
             "malgil.params": self.params,
             "malgil.constraints": self.constraints,
             "malgil.base": self.base,
             "malgil.measured_on": self.measured_on,
+            **({"malgil.git_trouble": self.git_trouble} if self.git_trouble else {}),
         } | {f"malgil.md5.{path}": md5 for path, md5 in self.data.items()}
 
 
@@ -68,16 +77,17 @@ def read_lineage(line: Line, build_dir: Path, root: Path | None = None) -> Linea
     """
     root = root or Path.cwd()
     lock = root / LOCK
-    commit, dirty = read_git(root)
+    git = warn_of_checkout(root)
     return Lineage(
-        git_commit=commit,
-        git_dirty=dirty,
+        git_commit=git.commit,
+        git_dirty=git.dirty,
         dvc_lock=_digest(lock),
         params=_digest(build_dir / "params.yaml"),
         constraints=_digest(root / "constraints.txt"),
         data=data_md5s(read_yaml(lock), f"build/{line}/") if lock.is_file() else {},
         base=_base(line, build_dir),
         measured_on=_measured_on(line, build_dir),
+        git_trouble=git.trouble,
     )
 
 
@@ -93,15 +103,6 @@ def _measured_on(line: Line, build_dir: Path) -> str:
     path = build_dir / line / "evaluation/metrics.json"
     found = (read_json(path) if path.is_file() else {}).get("measured_on", {})
     return f"{found['cpu']} ({found['instruction_sets']})" if found else UNKNOWN
-
-
-def read_git(root: Path) -> tuple[str, bool]:
-    """The commit checked out in `root` and whether tracked files differ from it."""
-    if shutil.which("git") is None:
-        return UNKNOWN, False
-    commit = _git(root, "rev-parse", "HEAD")
-    changes = _git(root, "status", "--porcelain", "--untracked-files=no")
-    return commit or UNKNOWN, bool(changes)
 
 
 def data_md5s(lock: Mapping[str, Any], prefix: str) -> dict[str, str]:
@@ -136,8 +137,3 @@ def _overlap(out: str, dependency: str) -> bool:
 
 def _digest(path: Path) -> str:
     return sha256_file(path) if path.is_file() else UNKNOWN
-
-
-def _git(root: Path, *arguments: str) -> str:
-    done = subprocess.run(["git", "-C", str(root), *arguments], capture_output=True, text=True, check=False)
-    return done.stdout.strip() if done.returncode == 0 else ""

@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from tasks.errors import CapacityError, ConflictError, MalgilError, PublishError, explain_os_error
+from tasks.release.moved import bring_home
 from tasks.settings import Registry as RegistryParams
 
 if TYPE_CHECKING:
@@ -116,6 +117,8 @@ class Registry:
         self.uri = tracking_uri(params)
         with explained(self.uri):
             _probe(self.uri)
+            if database := sqlite_path(self.uri):
+                bring_home(database, params.artifacts)
             for name, value in DEFAULTS.items():
                 os.environ.setdefault(name, value)
             import mlflow

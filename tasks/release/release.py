@@ -19,6 +19,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from tasks.artifacts import write_text
+from tasks.checkout import UNKNOWN
 from tasks.release import ledger
 from tasks.release.check import loads
 from tasks.release.evidence import Line
@@ -32,7 +33,7 @@ from tasks.release.judgement import (
     result_of,
 )
 from tasks.release.left_runs import close_left_runs
-from tasks.release.lineage import LOCK, UNKNOWN, Lineage, read_lineage
+from tasks.release.lineage import LOCK, Lineage, read_lineage
 from tasks.release.publish import Check, Published, make_publisher
 from tasks.release.record import digest_of, run_record, version_tags
 from tasks.release.registry import Registry, RunRecord, Version

@@ -24,7 +24,7 @@ def read_provenance(build_dir: Path, root: Path, lines: Iterable[str]) -> dict[s
         lineage = read_lineage("asr" if line == "asr" else "llm", build_dir, root)
         data |= dict(lineage.data)
         code = {
-            "git commit": lineage.git_commit + (" (with uncommitted changes)" if lineage.git_dirty else ""),
+            "git commit": lineage.commit_in_words().replace("`", ""),
             "dvc.lock, SHA-256": lineage.dvc_lock,
             "settings (build/params.yaml), SHA-256": lineage.params,
             "constraints.txt, SHA-256": lineage.constraints,

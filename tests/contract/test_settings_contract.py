@@ -8,8 +8,9 @@ from typing import Any
 import pytest
 from ruamel.yaml import YAML
 
+from tasks.freshness import READ, READ_BY_HAND, WRITTEN, Digests, digest_named, write_sources
 from tasks.params import load, read_yaml
-from tasks.settings import SECTIONS, Section
+from tasks.settings import SECTIONS, Params, Section
 
 ROOT = Path(__file__).parents[2]
 SHARED = {"decide", "publish", "registry"}  # read by the release, which is not a DVC stage
@@ -23,6 +24,14 @@ BASES = {
     for base in section.__mro__[1:]
     if issubclass(base, Section) and base is not Section
 }
+
+
+PATHS = [
+    f"{name}.{field}"
+    for name, section in SECTIONS.items()
+    for field, info in section.model_fields.items()
+    if str(info.json_schema_extra["unit"]).startswith("path")
+]
 
 
 def dvc_stages() -> dict[str, Any]:
@@ -181,3 +190,75 @@ def section_of(value: ast.expr, known: dict[str, str]) -> str | None:
     if isinstance(value, ast.Attribute) and section_of(value.value, known) == "Params":
         return FIELD_NAMES.get(value.attr, value.attr)
     return None
+
+
+def test_every_setting_of_type_path_is_an_input_whose_content_counts_or_an_output_with_a_reason() -> None:
+    known = [
+        f"{name}.{key}" for table in (READ, READ_BY_HAND) for name, keys in table.items() for key in keys
+    ]
+    assert sorted([*known, *WRITTEN]) == sorted(PATHS), "say in tasks/freshness.py what each path names"
+    assert all(len(reason) > 20 for reason in WRITTEN.values())
+    assert set(READ_BY_HAND) <= BY_HAND
+    for stage in READ:
+        assert f"build/sources/{stage}.json" in dvc_stages()[stage]["deps"], f"{stage} does not look at it"
+
+
+@pytest.mark.parametrize("path", [path for path in PATHS if path.partition(".")[0] in READ])
+@pytest.mark.parametrize("kind", ["file", "folder"])
+def test_what_a_path_names_changes_and_its_stage_is_made_again(path: str, kind: str, tmp_path: Path) -> None:
+    """The name stays, and so does all else: only the content of the file, or of one in the folder."""
+    stage, _, key = path.partition(".")
+    named = tmp_path / "named"
+    content = named / "sub/model.bin" if kind == "folder" else named
+    content.parent.mkdir(parents=True, exist_ok=True)
+    sets = [f"{path}={named}"]
+    if stage == "corpus" and key in ("manifest", "folder", "hub"):
+        sets.append(f"corpus.source={key}")
+    if (kind, key) == ("folder", "readings"):
+        pytest.skip("readings are a table")
+    sources = tmp_path / "build/sources"
+    seen = []
+    for text in ("one", "two", "one"):
+        content.write_text(text)
+        write_sources(load(ROOT / "params.yaml", sets=sets), sources)
+        seen.append({found.stem: found.read_text() for found in sources.iterdir()})
+    assert seen[0] == seen[2] != seen[1]
+    assert {name for name in seen[0] if seen[0][name] != seen[1][name]} == {stage}
+
+
+def _key_of_speech(params: Params, work: Path) -> str:
+    from tasks.asr.pretraining.corpus import speech_key
+
+    return speech_key(params.pretrain, work)
+
+
+def _key_of_initial(params: Params, work: Path) -> str | None:
+    return digest_named(params.pretrain.initial, Digests(work / "digests.json"))
+
+
+def _key_of_documents(params: Params, work: Path) -> list[Any]:
+    from tasks.llm.pretraining.documents import read_documents
+
+    return read_documents(Path(params.pretrain_llm.text))
+
+
+BY_HAND_KEYS = {
+    "pretrain.corpus": (_key_of_speech, "corpus.parquet"),
+    "pretrain.initial": (_key_of_initial, "initial/model.safetensors"),
+    "pretrain_llm.text": (_key_of_documents, "text.txt"),
+}
+
+
+@pytest.mark.parametrize("path", [f"{name}.{key}" for name, keys in READ_BY_HAND.items() for key in keys])
+def test_what_is_run_by_hand_knows_its_inputs_by_their_content(path: str, tmp_path: Path) -> None:
+    """What `tasks.asr.pretrain` and `tasks.llm.pretrain` key their resumable state by."""
+    key_of, name = BY_HAND_KEYS[path]
+    file = tmp_path / name
+    file.parent.mkdir(exist_ok=True)
+    named = file if file.parent == tmp_path else file.parent
+    params = load(ROOT / "params.yaml", sets=[f"{path}={named}", "pretrain.source=audio"])
+    keys = []
+    for text in ("one", "two", "one"):
+        file.write_text(text)
+        keys.append(key_of(params, tmp_path / "work"))
+    assert keys[0] == keys[2] != keys[1]

@@ -11,7 +11,7 @@ from tasks.artifacts import read_json, write_json
 from tasks.release.answers import Answer, Road
 from tasks.release.card import write_card
 from tasks.release.decide import Decision
-from tasks.release.lineage import Lineage, data_md5s, read_git, read_lineage
+from tasks.release.lineage import Lineage, data_md5s, read_lineage
 from tests.release.conftest import LOCK, with_section
 
 DECISION = Decision("promote", ("every floor holds and no version serves yet", "CER: 3.00% ≤ 4.00%"))
@@ -110,17 +110,25 @@ def test_lineage_follows_the_line_upwards_through_data_alone():
     assert data_md5s({"stages": {}}, "build/asr/") == {}
 
 
-def test_git_commit_and_uncommitted_changes(tmp_path):
+def test_a_commit_that_git_cannot_tell_is_unknown_with_a_reason_and_never_clean(project, params, tmp_path):
+    lineage = read_lineage("asr", tmp_path / "build", tmp_path)
+    tags, told = lineage.tags(), lineage.as_dict()
+    assert tags["malgil.git_commit"] == tags["malgil.git_dirty"] == told["git_dirty"] == "unknown"
+    why = "the project is not in a git repository"
+    assert tags["malgil.git_trouble"] == told["git_trouble"] == why
+    assert f"git `unknown` ({why}; whether it was changed is unknown)" in card("asr", params, lineage=lineage)
+
+
+def test_a_commit_that_git_tells_is_published_under_the_keys_of_before(project, params, tmp_path):
     git = ["git", "-C", str(tmp_path), "-c", "user.name=t", "-c", "user.email=t@t"]
-    assert read_git(tmp_path) == ("unknown", False)
-    subprocess.run([*git, "init", "-q"], check=True)
-    (tmp_path / "file").write_text("1")
-    subprocess.run([*git, "add", "."], check=True)
-    subprocess.run([*git, "commit", "-qm", "one"], check=True)
-    commit, dirty = read_git(tmp_path)
-    assert len(commit) == 40 and not dirty
-    (tmp_path / "file").write_text("2")
-    assert read_git(tmp_path) == (commit, True)
+    for command in (["init", "-q"], ["add", "dvc.lock"], ["commit", "-qm", "one"]):
+        subprocess.run([*git, *command], check=True)
+    lineage = read_lineage("asr", tmp_path / "build", tmp_path)
+    assert (lineage.git_dirty, lineage.tags()["malgil.git_dirty"]) == (False, "false")
+    assert "git_trouble" not in lineage.as_dict() and "malgil.git_trouble" not in lineage.tags()
+    (tmp_path / "dvc.lock").write_text("stages: {}")
+    changed = read_lineage("asr", tmp_path / "build", tmp_path)
+    assert changed.as_dict()["git_dirty"] is True and changed.tags()["malgil.git_dirty"] == "true"
 
 
 def test_what_is_not_there_is_unknown(tmp_path):

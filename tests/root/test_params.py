@@ -135,7 +135,7 @@ def test_the_settings_stage_writes_what_load_reads_back(tmp_path, monkeypatch):
     monkeypatch.setenv("MALGIL_QUICK", "1")
     monkeypatch.setenv("MALGIL_SET", json.dumps(["corpus.seed=11"]))
     out = tmp_path / "params.yaml"
-    assert main(["--out", str(out), "--sources", str(tmp_path / "sources")]) == 0
+    assert main(["--out", str(out), "--sources", str(tmp_path / "build/sources")]) == 0
     assert load(out) == load(quick=True, sets=["corpus.seed=11"])
 
 
@@ -150,12 +150,12 @@ def test_the_settings_stage_leaves_the_old_file_when_the_new_values_are_wrong(tm
 def test_a_changed_manifest_of_the_users_changes_its_source_digest(tmp_path):
     manifest = tmp_path / "mine.parquet"
     arguments = [
-        "--out", str(tmp_path / "p.yaml"), "--sources", str(tmp_path),
+        "--out", str(tmp_path / "p.yaml"), "--sources", str(tmp_path / "build/sources"),
         "-S", "corpus.source=manifest", "-S", f"corpus.manifest={manifest}",
     ]  # fmt: skip
     digests = []
     for content in (b"one", b"two"):
         manifest.write_bytes(content)
         assert main(arguments) == 0
-        digests.append(json.loads((tmp_path / "corpus.json").read_text())["sha256"])
+        digests.append(json.loads((tmp_path / "build/sources/corpus.json").read_text())["sha256"])
     assert digests[0] != digests[1]

@@ -29,6 +29,7 @@ from tasks.data.espeak import SAMPLE_RATE_HZ, Synthesiser
 from tasks.data.manifest import read_table, require_columns
 from tasks.data.voices import PRETRAINING_VARIANTS, UNSEEN_VOICES
 from tasks.errors import DataError, SettingsError, explain_os_error
+from tasks.freshness import Digests
 from tasks.progress import track
 from tasks.settings import Pretrain
 
@@ -61,7 +62,7 @@ def read_speech(params: Pretrain, folder: Path) -> PretrainingSpeech:
     Raises `SettingsError` (a source of users' audio without `pretrain.corpus`), `ArtifactError` (it does not
     exist) and `DataError` (no manifest, columns missing, too few usable utterances).
     """
-    key = _key(params)
+    key = speech_key(params, folder.parent)
     if not (folder / "key.json").is_file() or read_json(folder / "key.json") != key:
         with new_folder(folder) as temporary:
             _make(params, temporary)
@@ -85,16 +86,18 @@ def symbols_of(transcript: str) -> list[str]:
     return [SPACE if c == " " else c for c in " ".join(kept.replace(SPACE, " ").split())]
 
 
-def _key(params: Pretrain) -> str:
+def speech_key(params: Pretrain, work_dir: Path) -> str:
+    """Names the speech of these settings: of a corpus its table and the content of every file it names.
+
+    Args:
+        work_dir: where the digests of files are kept, so that audio is read once for them.
+    """
     if params.source == "espeak":
         return digest_json([params.languages, params.seed, params.utterances, PRETRAINING_VARIANTS])
-    corpus = _corpus(params)
-    if corpus.is_file():
-        files = [_path_of(corpus, name) for name in _manifest(params, corpus)["path"]]
-    else:
-        files = _audio_below(corpus)
-    stamps = [(f.name, f.stat().st_size, f.stat().st_mtime_ns) for f in files if f.is_file()]
-    return digest_json([params.source, params.seed, sha256_file(corpus) if corpus.is_file() else "", stamps])
+    digests = Digests(work_dir / "speech.digests.json")
+    named = digests.of_speech(_corpus(params))
+    digests.save()
+    return digest_json([params.source, params.seed, named])
 
 
 def _make(params: Pretrain, folder: Path) -> None:
