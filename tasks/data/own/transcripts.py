@@ -14,6 +14,7 @@ import pandas as pd
 from tasks.data.own.gathered import Gathered, with_origin
 from tasks.data.own.lines import read_lines, read_text_lines
 from tasks.data.own.listing import Listing
+from tasks.data.own.paths import AUDIO_SUFFIXES
 from tasks.data.own.reconciliation import SetAside, counted
 from tasks.errors import DataError
 
@@ -52,6 +53,9 @@ def rows_of_listings(folder: Path, listings: Sequence[str], audio: Sequence[str]
                 aside.append(SetAside(listing, line.number, "unreadable_line", why, line.text))
                 continue
             found = beside.get((str(place), _folded(name)), [])
+            if not found and PurePosixPath(name).suffix.lower() in AUDIO_SUFFIXES:
+                name = PurePosixPath(name).stem  # the file's name for its id
+                found = beside.get((str(place), _folded(name)), [])
             if found and PurePosixPath(found[0]).stem != name:
                 notes["ids were found in another case or Unicode form"] = (
                     notes.get("ids were found in another case or Unicode form", 0) + 1
@@ -104,6 +108,7 @@ def rows_of_sidecars(folder: Path, listing: Listing) -> Gathered:
     for file in listing.audio:
         path = PurePosixPath(file)
         found = beside.get((str(path.parent), _folded(path.stem)), [])
+        found = found or beside.get((str(path.parent), _folded(path.name)), [])  # a.wav.txt
         own = next((one for one in found if PurePosixPath(one).stem == path.stem), found[0] if found else "")
         used.update([own] if own else ())
         try:
