@@ -101,7 +101,7 @@ def with_types(frame: pd.DataFrame, path: Path) -> pd.DataFrame:
             raise DataError(
                 f"column {name} of {path} ({error})",
                 f"its values must be {COLUMNS[name]}",
-                "correct the column and write the Parquet file again",
+                "correct the column in the table",
             ) from error
     for name in frame.columns:
         if name not in COLUMNS and frame[name].dtype == object:

@@ -15,6 +15,7 @@ from typing import NamedTuple
 import pandas as pd
 
 from tasks.data.manifest import KNOWN_SPLITS
+from tasks.data.own.reconciliation import place
 from tasks.errors import DataError
 
 SHARE = 0.1  # of the rows that a cut starts from, for each split cut by speaker
@@ -62,8 +63,12 @@ def complete_splits(frame: pd.DataFrame, sentences: pd.Series, source: str) -> S
     frame["split"] = named.map(lambda name: SPLIT_NAMES.get(name.lower(), name))
     unknown = sorted(set(frame["split"]) - set(KNOWN_SPLITS) - {"", "test"})
     if unknown:
+        first = frame[frame["split"] == unknown[0]].iloc[0]
+        where = (
+            f" (first: {place(first['origin_file'], first['origin_line'])})" if "origin_file" in first else ""
+        )
         raise DataError(
-            f"column split of {source} holds {', '.join(map(repr, unknown))}",
+            f"column split of {source} holds {', '.join(map(repr, unknown))}{where}",
             f"a split is one of {', '.join(KNOWN_SPLITS)}, or train, validation (dev) and test",
             "name test_sentences what known speakers say and test_voices what other speakers say, "
             "or leave the column out",

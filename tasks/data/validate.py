@@ -117,15 +117,19 @@ def validate(
     _write(out, result, quarantine, good if result["ok"] else None)
     log.info("%d of %d rows are good; report: %s", result["good"], result["rows"], out / "report.html")
     if not result["ok"]:
-        raise DataError(
-            "; ".join(result["problems"]),
-            f"at most {params.max_bad_share:.1%} of the rows may be bad (validate.max_bad_share) "
-            f"and every split needs {params.min_rows_per_split} good rows (validate.min_rows_per_split)",
-            f"read {out / 'report.html'}; the rows with their reasons are in {out / 'quarantine.parquet'}. "
-            "Mend or remove them and start the same command again"
-            + (f". {tell_unread(result['unread_words'], normaliser)}" if result["unread_words"] else ""),
-        )
+        raise _refused(params, result, out, normaliser)
     return result
+
+
+def _refused(params: Validate, result: dict[str, Any], out: Path, normaliser: str) -> DataError:
+    return DataError(
+        "; ".join(result["problems"]),
+        f"at most {params.max_bad_share:.1%} of the rows may be bad (validate.max_bad_share) "
+        f"and every split needs {params.min_rows_per_split} good rows (validate.min_rows_per_split)",
+        f"read {out / 'report.html'}; the rows with their reasons are in {out / 'quarantine.parquet'}. "
+        "Mend or remove them and start the same command again"
+        + (f". {tell_unread(result['unread_words'], normaliser)}" if result["unread_words"] else ""),
+    )
 
 
 def is_synthetic(corpus: Path) -> bool:

@@ -184,6 +184,8 @@ FORMS: dict[str, tuple[str, str]] = {
     ),
     "another machine": ("/data/kim/rec/{}.wav", "by the end of the path of another machine"),
     "another Windows machine": ("D:\\speech\\rec\\{}.wav", "by the end of the path of another machine"),
+    "a leading slash": ("/rec/{}.wav", "by the end of the path of another machine"),
+    "from the folder above": ("mine/rec/{}.wav", "without the name of the table's own folder"),
     "the folder's own name": ("mine/rec/{}.wav", "without the name of the table's own folder"),
     "no suffix": ("rec/{}", "in a folder of audio, or without its suffix"),
 }
@@ -247,6 +249,10 @@ def test_a_path_that_could_be_two_files_or_none_is_not_guessed(tmp_path: Path) -
     assert tail.path is other.path is None and "another row means it too" in tail.how
     assert up.path is None
     assert not told([two, near])
+    (tmp_path / "y.wav").write_bytes(b"y")
+    folders = [one.path for one in Finder(tmp_path).find_all(["/here/s1/x.wav", "/here/s2/y.wav"])]
+    assert folders == [None, None]  # two speakers' folders in one: who knows whose recordings these are
+    assert all(one.path for one in Finder(tmp_path).find_all(["/here/x.wav", "/here/y.wav"]))
 
 
 def test_a_missing_file_is_named_as_written_with_what_is_near(
@@ -290,12 +296,16 @@ def test_files_of_operating_systems_are_passed_over_by_every_door_and_counted(
         (mine / "a.trans.txt").write_text("".join(f"{n} {text}\n" for n, text in enumerate(TEXTS)))
     else:
         frame = rows().rename(columns={"path": "file_name"})
-        extra = pd.DataFrame({"file_name": ["._1.wav", "__MACOSX/1.wav"]}) if layout == "manifest" else None
+        extra = (
+            pd.DataFrame({"file_name": ["._1.wav", "__MACOSX/1.wav", "Thumbs.db"]})
+            if layout == "manifest"
+            else None
+        )
         pd.concat([frame, extra]).to_csv(mine / "metadata.csv", index=False)
     corpus = make("manifest", mine / "metadata.csv") if layout == "manifest" else make("folder", mine)
     assert sum(step["out"] for step in steps(corpus)[-1:]) == COUNT
     number = sum(step["set_aside"].get("operating_system_file", 0) for step in steps(corpus))
-    assert number == (2 if layout == "manifest" else len(LEFT))
+    assert number == (3 if layout == "manifest" else len(LEFT))
     assert not aside(corpus)
 
 
@@ -305,6 +315,7 @@ def test_what_lost_its_partner_in_a_folder_is_named(
     for n, text in enumerate(TEXTS):
         (mine / f"{n}.TXT" if n == 7 else mine / f"{n}.txt").write_text(text)
     (mine / "3.wav").unlink()
+    (mine / "8.txt").rename(mine / "8.wav.txt")
     (mine / "README.txt").write_text("recorded in May")
     (mine / "notes.pdf").write_bytes(b"%PDF")
     (mine / "5.txt").write_bytes("불 켜 줘".encode("cp949"))
@@ -336,6 +347,7 @@ def test_transcripts_in_another_encoding_are_named_and_the_advice_works(mine: Pa
 
 def test_lines_of_a_listing_are_rows_or_named(mine: Path, make: Make) -> None:
     lines = [f"{n} {text}" for n, text in enumerate(TEXTS)]
+    lines[9] = lines[9].replace("9", "9.wav", 1)
     lines[4:6] = ["4", "", "5\t" + TEXTS[5]]
     (mine / "a.trans.txt").write_text("\ufeff" + "\r\n".join(lines), encoding="utf-8", newline="")
     corpus = make("folder", mine)

@@ -205,7 +205,7 @@ def test_hot_words_are_lines_whatever_separators_they_hold(tmp_path: Path) -> No
     assert read_hot_words(tmp_path / "words.txt") == ["거실\u2028불", "부엌"]
 
 
-@pytest.mark.parametrize("end", ["\n", "\r\n", "\r"])
+@pytest.mark.parametrize("end", ["\n", "\r\n", "\r", "\r\r\n"])
 @pytest.mark.parametrize("mark", ["", "\ufeff"])
 @pytest.mark.parametrize("name", ["a.csv", "a.tsv", "a.jsonl"])
 def test_lines_end_as_any_system_ends_them(tmp_path: Path, end: str, mark: str, name: str) -> None:
@@ -358,3 +358,9 @@ def test_joined_files_repeat_their_header_and_mark(tmp_path: Path) -> None:
     found = table(tmp_path, part + part.replace("a.wav", "b.wav"))
     assert found.frame["path"].tolist() == ["a.wav", "b.wav"]
     assert found.count.set_aside == {"header": 2}
+
+
+def test_texts_that_spark_wrote_as_bytes_are_texts(tmp_path: Path) -> None:
+    columns = {"path": pa.array([b"a.wav"], pa.binary()), "text": pa.array(["불 켜".encode()], pa.binary())}
+    pq.write_table(pa.table(columns), tmp_path / "a.parquet")
+    assert list(read(tmp_path / "a.parquet").frame.iloc[0]) == ["a.wav", "불 켜"]

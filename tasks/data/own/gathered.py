@@ -10,10 +10,9 @@ import pandas as pd
 
 from tasks.data.own.reader import Table
 from tasks.data.own.reconciliation import Count, SetAside, counted
+from tasks.data.own.system_files import is_system_file
 from tasks.data.tables import require_named, with_manifest_names
 from tasks.errors import DataError
-
-_LEFT_BY_A_MAC = "._"
 
 
 @dataclass(frozen=True)
@@ -57,7 +56,7 @@ def rows_of_table(
     frame = with_origin(frame, [file] * len(frame), table.lines)
     frame["path"] = frame["origin_path"]
     aside = [one._replace(file=file) for one in table.aside]
-    left = [is_left_by_a_mac(path) for path in frame["path"]]
+    left = [names_a_system_file(path) for path in frame["path"]]
     if any(left):
         rows = frame[left]
         aside += [
@@ -69,10 +68,14 @@ def rows_of_table(
     return Gathered(frame, [count], aside, notes)
 
 
-def is_left_by_a_mac(path: str) -> bool:
-    """Whether a row names what macOS leaves beside every file: a listing by program holds them too."""
-    parts = PurePosixPath(path.replace("\\", "/")).parts
-    return bool(parts) and (parts[-1].startswith(_LEFT_BY_A_MAC) or "__MACOSX" in parts)
+def names_a_system_file(path: str) -> bool:
+    """Whether a row names what an operating system left: a table that a program listed holds them too.
+
+    A hidden folder that a row names is its user's choice.
+    """
+    *folders, name = PurePosixPath(path.replace("\\", "/")).parts or ("",)
+    visible = [folder for folder in folders if not folder.startswith(".")]
+    return is_system_file(name) or any(is_system_file(folder) for folder in visible)
 
 
 def _refuse_embedded(frame: pd.DataFrame, path: Path) -> None:

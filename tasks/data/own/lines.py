@@ -30,7 +30,7 @@ def split_lines(text: str) -> list[str]:
     lines = text.split("\n") if "\n" in text else text.split("\r")
     if lines and not lines[-1]:
         lines.pop()
-    return [line[:-1] if line.endswith("\r") else line for line in lines]
+    return [line.rstrip("\r") for line in lines]  # \r\r\n too, as a text mode on Windows doubles it
 
 
 def read_lines(path: Path) -> list[Line]:
@@ -79,7 +79,7 @@ def _damaged(path: Path, data: bytes) -> list[Line]:
         parts.pop()
     lines, good, bad = [], 0, []
     for number, part in enumerate(parts, 1):
-        part = part.removesuffix(b"\r")
+        part = part.rstrip(b"\r")
         try:
             lines.append(Line(number, part.decode("utf-8")))
             good += not part.isascii()

@@ -30,15 +30,18 @@ _DRIVE = re.compile(r"^[A-Za-z]:[\\/]")
 _NEAR = 75.0  # of 100: how alike a near match is
 _MOST_NEAR = 200  # rows for which a near match is looked for among all names
 _MOST_FILES = 400_000  # of a tree that is searched for a near match
+_OTHER_MACHINE = "by the end of the path of another machine"
 _AROUND = "\ufeff\u200b \t\r\n\"'`"
 
 
 class Found(NamedTuple):
     """Where a path leads: `path` is None if nowhere. `how` says in which other form it was found ("" as
-    written), or what it was looked for as and what is near."""
+    written), or what it was looked for as and what is near; `folder` is that of another machine, where
+    nothing but the name of the file is found here."""
 
     path: Path | None
     how: str = ""
+    folder: str = ""
 
 
 class Finder:
@@ -64,12 +67,19 @@ class Finder:
         for named, one in zip(asked, found, strict=True):
             if one.path is not None:
                 owners.setdefault(one.path, set()).add(named)
-        return [
-            Found(None, f"{one.path} could be meant, but another row means it too")
-            if one.how and one.path is not None and len(owners[one.path]) > 1
-            else one
-            for one in found
-        ]
+        several = len({one.folder for one in found if one.folder}) > 1
+        return [self._doubted(one, owners, several) for one in found]
+
+    def _doubted(self, one: Found, owners: dict[Path, set[tuple[str, str]]], several: bool) -> Found:
+        """What was found, or nothing where it may be another recording than the row means."""
+        if one.path is None or not one.how:
+            return one
+        shown = _shown([one.path], self.origin)
+        if len(owners[one.path]) > 1:
+            return Found(None, f"{shown} could be meant, but another row means it too")
+        if one.folder and several:
+            return Found(None, f"{shown} could be meant, but the rows name several folders")
+        return one
 
     def find(self, written: str, base: str = "") -> Found:
         """Where one path leads. A path that leaves the folder is taken only as it is written."""
@@ -102,10 +112,10 @@ class Finder:
             return None
         tails: list[str] = []
         if form.startswith("/") or _DRIVE.match(form):
-            tails = ["/".join(parts[at:]) for at in range(1, len(parts))]
-            how = "by the end of the path of another machine"
-        elif len(parts) > 1 and parts[0] == self.origin.resolve().name:
-            tails, how = ["/".join(parts[1:])], "without the name of the table's own folder"
+            tails = ["/".join(parts[at:]) for at in range(len(parts))]
+            how = _OTHER_MACHINE
+        elif repeated := _repeated(parts, self.origin.resolve().parts):
+            tails, how = ["/".join(parts[repeated:])], "without the name of the table's own folder"
         else:
             how = "in a folder of audio, or without its suffix"
             tails = [form, *(f"{folder}/{form}" for folder in _AUDIO_FOLDERS if len(parts) == 1)]
@@ -115,7 +125,9 @@ class Finder:
             if not Path(tail).suffix:
                 files.update(dict.fromkeys(self._with_suffix(tail)))
         if len(files) == 1:
-            return Found(next(iter(files)), how)
+            file = next(iter(files))
+            is_bare = how == _OTHER_MACHINE and file.parent == self.origin
+            return Found(file, how, "/".join(parts[:-1]) if is_bare else "")
         return Found(None, f"it could be {_shown(list(files), self.origin)}") if files else None
 
     def _with_suffix(self, tail: str) -> Iterator[Path]:
@@ -178,6 +190,12 @@ class Finder:
                 names = {}
             self._names[folder] = names
         return self._names[folder]
+
+
+def _repeated(parts: Sequence[str], origin: Sequence[str]) -> int:
+    """How many folders at the start of a path are the last ones of its origin: mine/a.wav in .../mine."""
+    counts = range(min(len(parts) - 1, len(origin)), 0, -1)
+    return next((count for count in counts if tuple(parts[:count]) == tuple(origin[-count:])), 0)
 
 
 def told(found: Sequence[Found]) -> list[str]:

@@ -90,10 +90,22 @@ def _read_parquet(path: Path) -> Table:
     with contextlib.suppress(OSError, pa.ArrowException), path.open("rb") as stream:
         _refuse_twice(pq.read_schema(stream).names, path)
     frame = read_parquet(path)
+    for name in frame.select_dtypes("object").columns:
+        frame[name] = frame[name].map(_text_of_bytes)
     if isinstance(frame.index, pd.MultiIndex) or not isinstance(frame.index, pd.RangeIndex):
         frame = frame.reset_index(drop=frame.index.name is None or str(frame.index.name) in frame.columns)
     frame, notes = _without_nameless(frame, path)
     return _table(path, frame, list(range(1, len(frame) + 1)), [], notes, "row")
+
+
+def _text_of_bytes(value: object) -> object:
+    """A text that was written without saying that it is one, as Spark does; anything else as it is."""
+    if not isinstance(value, bytes):
+        return value
+    try:
+        return value.decode("utf-8")
+    except UnicodeDecodeError:
+        return value
 
 
 def _read_json(path: Path) -> Table:

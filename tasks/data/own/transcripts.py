@@ -5,15 +5,15 @@ from __future__ import annotations
 import re
 import shlex
 import unicodedata
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path, PurePosixPath
-from typing import Any
 
 import pandas as pd
 
 from tasks.data.own.gathered import Gathered, with_origin
 from tasks.data.own.lines import read_lines, read_text_lines
 from tasks.data.own.listing import Listing
+from tasks.data.own.paths import AUDIO_SUFFIXES
 from tasks.data.own.reconciliation import SetAside, counted
 from tasks.errors import DataError
 
@@ -32,12 +32,10 @@ def rows_of_listings(folder: Path, listings: Sequence[str], audio: Sequence[str]
         DataError: no line can be read, or a file is in another encoding.
     """
     beside = _by_stem(audio)
-    rows: list[dict[str, Any]] = []
+    rows: list[dict[str, str]] = []
     origins: list[tuple[str, int]] = []
     aside: list[SetAside] = []
-    notes: dict[str, int] = {}
-    named: set[str] = set()
-    entered = 0
+    entered = renamed = 0
     for listing in listings:
         place = PurePosixPath(listing).parent
         lines = read_lines(folder / listing)
@@ -46,35 +44,18 @@ def rows_of_listings(folder: Path, listings: Sequence[str], audio: Sequence[str]
             name, text = ([*line.text.split(maxsplit=1), "", ""])[:2]
             if not name:
                 aside.append(SetAside(listing, line.number, "blank_line", "", line.text))
-                continue
-            if line.fault or not text.strip():
+            elif line.fault or not text.strip():
                 why = line.fault or 'each line is "<id> <text>"'
                 aside.append(SetAside(listing, line.number, "unreadable_line", why, line.text))
-                continue
-            found = beside.get((str(place), _folded(name)), [])
-            if found and PurePosixPath(found[0]).stem != name:
-                notes["ids were found in another case or Unicode form"] = (
-                    notes.get("ids were found in another case or Unicode form", 0) + 1
-                )
-            path = (
-                found[0]
-                if len(found) == 1
-                else next(
-                    (one for one in found if PurePosixPath(one).stem == name),
-                    (place / f"{name}.flac").as_posix(),
-                )
-            )
-            named.add(path)
-            speaker = _SPEAKER_IN_ID.fullmatch(name)
-            rows.append(
-                {
-                    "utterance_id": name,
-                    "path": path,
-                    "transcript": text.strip(),
-                    "speaker": speaker["speaker"] if speaker else place.name or folder.resolve().name,
-                }
-            )
-            origins.append((listing, line.number))
+            else:
+                name, path = _recording(beside, place, name)
+                renamed += path is not None and PurePosixPath(path).stem != name
+                path = path or (place / f"{name}.flac").as_posix()
+                found = _SPEAKER_IN_ID.fullmatch(name)
+                speaker = found["speaker"] if found else place.name or folder.resolve().name
+                row = {"utterance_id": name, "path": path, "transcript": text.strip(), "speaker": speaker}
+                rows.append(row)
+                origins.append((listing, line.number))
     if not rows:
         raise DataError(
             f"no line of {folder / listings[0]} can be read",
@@ -83,8 +64,23 @@ def rows_of_listings(folder: Path, listings: Sequence[str], audio: Sequence[str]
         )
     frame = with_origin(pd.DataFrame(rows), *zip(*origins, strict=True))
     count = counted("read", "line", entered, len(frame), aside)
+    named = set(frame["path"])
     aside += [SetAside(file, 0, "audio_without_transcript") for file in audio if file not in named]
-    return Gathered(frame, [count], aside, [f"{number} {what}" for what, number in notes.items()])
+    notes = [f"{renamed} ids were found in another case or Unicode form"] if renamed else []
+    return Gathered(frame, [count], aside, notes)
+
+
+def _recording(
+    beside: Mapping[tuple[str, str], Sequence[str]], place: PurePosixPath, name: str
+) -> tuple[str, str | None]:
+    """The id, without a suffix of audio, and its recording; None where there is none, or more than one."""
+    found = beside.get((str(place), _folded(name)), [])
+    if not found and PurePosixPath(name).suffix.lower() in AUDIO_SUFFIXES:
+        name = PurePosixPath(name).stem  # the file's name for its id
+        found = beside.get((str(place), _folded(name)), [])
+    if len(found) == 1:
+        return name, found[0]
+    return name, next((one for one in found if PurePosixPath(one).stem == name), None)
 
 
 def rows_of_sidecars(folder: Path, listing: Listing) -> Gathered:
@@ -104,6 +100,7 @@ def rows_of_sidecars(folder: Path, listing: Listing) -> Gathered:
     for file in listing.audio:
         path = PurePosixPath(file)
         found = beside.get((str(path.parent), _folded(path.stem)), [])
+        found = found or beside.get((str(path.parent), _folded(path.name)), [])  # a.wav.txt
         own = next((one for one in found if PurePosixPath(one).stem == path.stem), found[0] if found else "")
         used.update([own] if own else ())
         try:
