@@ -59,7 +59,9 @@ def files_named_by(table: Path) -> list[str]:
     beside = [name for group in _list(own, looked).folders.values() for name in group]
     folders = {own, *(f"{own}/{name}" for name in beside if not name.startswith("."))}
     for parent in parents:
-        folders.update(_folders(own, parent, looked))
+        parts = parent.split("/")
+        for at in range(len(parts)):  # of a path of another machine its end may be there
+            folders.update(_folders(own, "/".join(parts[at:]), looked))
         folders.update(_folders(".", parent, looked))
     found: set[str] = set()
     for folder in folders:
