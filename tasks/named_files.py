@@ -49,11 +49,12 @@ def files_named_by(table: Path) -> list[str]:
     names: set[str] = set()
     parents: set[str] = set()
     for cell in set(_cells(table)):
-        spelled = unquote(cell.removeprefix("file://")) if cell.startswith("file://") else cell
-        parent, slash, name = spelled.replace("\\", "/").rpartition("/")
-        names.add(_fold(name))
-        if slash:
-            parents.add(parent or "/")
+        plain = cell.removeprefix("file://").replace("\\", "/")
+        for spelled in {plain, unquote(plain)}:  # as it stands, and percent-decoded
+            parent, slash, name = spelled.rpartition("/")
+            names.add(_fold(name))
+            if slash:
+                parents.add(parent or "/")
     looked: dict[str, _Listing] = {}
     own = str(table.parent)
     beside = [name for group in _list(own, looked).folders.values() for name in group]
