@@ -75,7 +75,7 @@ def transcribe(
 
 
 def total_seconds(sources: Iterable[Source | Failure]) -> int:
-    """Seconds of audio by what the files' headers say; unreadable ones count as nothing."""
+    """Seconds of audio as far as it can be told without decoding; unreadable ones count as nothing."""
     seconds = 0.0
     for source in sources:
         if isinstance(source, Source):
@@ -283,6 +283,7 @@ class _Job:
             confidence=sum(sure) / len(sure) if sure else None,
             model_sha256=self.acoustic.sha256,
             clipped_share=self.recording.clipped_share,
+            notes=self.recording.notes,
         )
 
 

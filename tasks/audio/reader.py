@@ -26,7 +26,7 @@ from tasks.audio.layout import Part, after_tags, parts
 
 Samples = np.ndarray[Any, np.dtype[np.float32]]
 BLOCK_FRAMES = 1 << 16  # of the file, at its own rate
-RATES_HZ = (100, 768_000)
+RATES_HZ = (1_000, 768_000)
 _MOST_VALUES = 1 << 22  # of a block, whatever the number of channels
 _UNKNOWN = 1 << 62
 _WALKS = {**chunks.WALKS, **streams.WALKS}
