@@ -19,7 +19,7 @@ _QUIET = 1e-9  # power of a second that says nothing: -90 dBFS
 
 
 class Balance:
-    """Measures a recording of several channels, read in blocks, second by second; a mean of zero is no matter."""
+    """Measures a recording of several channels, second by second; constants are no power."""
 
     def __init__(self, channels: int, rate_hz: int) -> None:
         self._channels, self._window = channels, max(1, rate_hz)
@@ -56,7 +56,9 @@ class Balance:
         if not self._count:
             return np.zeros(self._channels), 0.0
         energy = self._sums[:, 1] - self._sums[:, 0] ** 2 / self._count
-        energy = np.where(energy > self._sums[:, 1] * 1e-12, energy, 0.0)  # what rounding leaves of a constant
+        energy = np.where(
+            energy > self._sums[:, 1] * 1e-12, energy, 0.0
+        )  # what rounding leaves of a constant
         channels, mean = energy[:-1], float(energy[-1])
         total = float(channels.mean())
         is_lost = total > _QUIET * self._count and mean < _CANCELS / self._channels * total

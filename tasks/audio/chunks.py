@@ -1,4 +1,5 @@
-"""Containers of plain samples, walked by their own structure: WAV, RF64, W64, AIFF, AU, CAF, NIST. No command.
+"""Containers of plain samples, walked by their own structure: WAV, RF64, W64, AIFF, AU, CAF, NIST. No
+command.
 
 What a header says of lengths is a promise: held against the bytes that are there, and put right in what
 libsndfile is shown. A definite size that the file does not hold is a cut file; a size that programs write who
@@ -17,7 +18,10 @@ from tasks.audio.layout import Part, is_known_rest, next_recording
 
 _CHUNK = re.compile(rb"[ -~]{4}")
 _OTHER_FILES = (b"RIFF", b"RIFX", b"RF64", b"BW64", b"FORM", b"fLaC", b"OggS", b"caff", b"NIST", b"riff")
-_UNFINISHED = "states no length of its own (piped or unfinished): read to its end"
+_PLAIN = frozenset(  # codings of AIFF-C whose samples lie as they are
+    b"NONE sowt twos fl32 FL32 fl64 FL64 in24 in32 alaw ulaw ALAW ULAW".split()
+) | {b"raw "}
+UNFINISHED = "states no length of its own (piped or unfinished): read to its end"
 
 
 class _Data(NamedTuple):
@@ -47,7 +51,7 @@ def _ending(content: Content, data: _Data) -> tuple[int, str, tuple[str, ...]]:
     if data.stated is None:
         stop = next_recording(content, data.at, content.size)
         over = (stop - data.at) % data.frame
-        return stop - over, "", (_UNFINISHED,)
+        return stop - over, "", (UNFINISHED,)
     if data.stated > rest:
         return content.size, f"{rest} of {data.stated} bytes of samples", ()
     return data.at + data.stated, "", ()
@@ -92,10 +96,8 @@ def walk_wav(content: Content, start: int, name: str) -> Part:
     if found is None:
         raise faults.unreadable(name, f"a {kind} file without a data chunk")
     rest = content.size - found
-    if large and size == 0xFFFFFFFF:
-        stated = stated_bytes(large[1], rest, 64)
-    else:
-        stated = stated_bytes(size, rest)
+    is_large = large is not None and size == 0xFFFFFFFF
+    stated = stated_bytes(large[1], rest, 64) if large and is_large else stated_bytes(size, rest)
     if stated is None and not size and _chunks_end(content, found, order) == content.size:
         stated = 0
     data = _Data(found, stated, frame)
@@ -189,8 +191,7 @@ def walk_aiff(content: Content, start: int, name: str) -> Part:
             comm = at + 8
             channels, _, bits = struct.unpack(">hIh", content.read(comm, 8).ljust(8, b"\0"))
             coding = content.read(comm + 18, 4)
-            is_plain = is_plain or coding in (b"NONE", b"sowt", b"twos", b"raw ", b"fl32", b"FL32", b"fl64",
-                                              b"FL64", b"in24", b"in32", b"alaw", b"ulaw", b"ALAW", b"ULAW")  # fmt: skip
+            is_plain = is_plain or coding in _PLAIN
             width = 1 if coding.lower() in (b"alaw", b"ulaw") else max(1, bits + 7 >> 3)
             frame = max(1, channels * width) if is_plain else 1
         if tag == b"SSND":
@@ -294,7 +295,9 @@ def walk_nist(content: Content, start: int, name: str) -> Part:
         raise faults.unreadable(name, "the header of a NIST file is damaged") from error
     if b"," in fields.get(b"sample_coding", b""):
         coding = fields[b"sample_coding"].decode("ascii", "replace")
-        raise faults.unreadable(name, f"a NIST file of {coding}", next_step="unpack it with `sph2pipe -p -f wav`")
+        raise faults.unreadable(
+            name, f"a NIST file of {coding}", next_step="unpack it with `sph2pipe -p -f wav`"
+        )
     found = start + length
     stated = count * channels * width or None
     data = _Data(found, stated, max(1, channels * width))

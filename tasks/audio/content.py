@@ -1,7 +1,8 @@
-"""The bytes of a file, by position, and views of them that libsndfile reads as if they were a file. No command.
+"""The bytes of a file, by position, and views of them that libsndfile reads as if they were a file. No
+command.
 
-Small files are held, large ones read as they are needed; nothing is mapped into memory, so a file that becomes
-shorter meanwhile is a short read and not a crash.
+Small files are held, large ones read as they are needed; nothing is mapped into memory, so a file that
+becomes shorter meanwhile is a short read and not a crash.
 """
 
 from __future__ import annotations

@@ -32,7 +32,11 @@ def missing(name: str) -> AudioError:
 def empty(name: str) -> AudioError:
     """A file without bytes."""
     return AudioError(
-        "empty", name, "is empty (0 bytes)", "an audio file must hold samples", "copy it again from its origin"
+        "empty",
+        name,
+        "is empty (0 bytes)",
+        "an audio file must hold samples",
+        "copy it again from its origin",
     )
 
 
@@ -61,9 +65,7 @@ def unreadable(name: str, why: str, rule: str = READ, next_step: str = AGAIN) ->
 
 def not_numbers(name: str) -> AudioError:
     """Floating-point samples that are NaN or infinite."""
-    return AudioError(
-        "unreadable", name, "holds NaN or infinite samples", "samples must be numbers", AGAIN
-    )
+    return AudioError("unreadable", name, "holds NaN or infinite samples", "samples must be numbers", AGAIN)
 
 
 def joined(name: str, why: str, at: int) -> AudioError:

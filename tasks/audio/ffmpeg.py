@@ -1,7 +1,7 @@
 """What libsndfile does not know, decoded by ffmpeg where it is installed, through a pipe. No command.
 
-ffmpeg conceals what it cannot decode and says so on standard error; whatever it says there is a fault here, so
-that no half of a recording passes for the whole.
+ffmpeg conceals what it cannot decode and says so on standard error; whatever it says there is a fault here,
+so that no half of a recording passes for the whole.
 """
 
 from __future__ import annotations
@@ -22,7 +22,9 @@ from tasks.audio.content import Content
 
 INSTALL = "install ffmpeg (`apt-get install ffmpeg`, `brew install ffmpeg`) and start the same command again"
 _BETTER = "convert it elsewhere (`ffmpeg -i FILE OTHER.wav`), or " + INSTALL
-_CUT = re.compile(r"partial file|prematurely|truncat|end of file|moov atom not found|incomplete", re.IGNORECASE)
+_CUT = re.compile(
+    r"partial file|prematurely|truncat|end of file|moov atom not found|incomplete", re.IGNORECASE
+)
 _ASF = b"0&\xb2u"  # begins the header of a file
 _AMR_BYTES = {b"#!AMR\n": (13, 14, 16, 18, 20, 21, 27, 32, 6, 1, 1, 1, 1, 1, 1, 1)}
 _AMR_BYTES[b"#!AMR-WB\n"] = (18, 24, 33, 37, 41, 47, 51, 59, 61, 6, 1, 1, 1, 1, 1, 1)
@@ -56,7 +58,10 @@ class Decoding:
         except OSError as error:
             self._said.close()
             raise faults.unreadable(
-                name, f"it is {container}, and ffmpeg does not start: {error.strerror}", "ffmpeg reads it", _BETTER
+                name,
+                f"it is {container}, and ffmpeg does not start: {error.strerror}",
+                "ffmpeg reads it",
+                _BETTER,
             ) from error
         try:
             self.channels, self.rate_hz = self._header()
@@ -114,7 +119,7 @@ class Decoding:
 
 
 def require_whole(content: Content, start: int, name: str, container: str) -> None:
-    """Raises `AudioError` for what ffmpeg conceals: a last part that is cut, a second file behind the first."""
+    """Raises `AudioError` for what ffmpeg conceals: a last part that is cut, a second file behind."""
     at, seen = start, 0
     if container == "AAC (ADTS)":
         while len(head := content.read(at, 7)) == 7 and head[0] == 0xFF and head[1] & 0xF6 == 0xF0:
@@ -137,7 +142,9 @@ def require_whole(content: Content, start: int, name: str, container: str) -> No
             seen = _require_first(head[:4] == _ASF, seen, at, name)
             at += size if size >= 24 else content.size - at
     if at > content.size:
-        raise faults.truncated(name, f"its last part ends {at - content.size} bytes behind the end of the file")
+        raise faults.truncated(
+            name, f"its last part ends {at - content.size} bytes behind the end of the file"
+        )
 
 
 def _require_first(is_start: bool, seen: int, at: int, name: str) -> int:

@@ -45,7 +45,10 @@ _EXPORT = "export it as WAV from the program that made it"
 _UNCHECKED = "convert it (`ffmpeg -i FILE OTHER.wav`): nothing in such a file tells a whole one from a half"
 _NOT_AUDIO = {
     "a pointer of git-lfs": (rb"version https://git-lfs", "fetch the file itself: `git lfs pull`"),
-    "a web page": (rb"(?i)\s*<(!doctype|html|head|\?xml)", "download the file itself; look at what the page says"),
+    "a web page": (
+        rb"(?i)\s*<(!doctype|html|head|\?xml)",
+        "download the file itself; look at what the page says",
+    ),
     "JSON": (rb"\s*[\[{]\s*[\"\[{\]}]", "name the audio file itself"),
     "a gzip archive": (rb"\x1f\x8b\x08", "unpack it: `gunzip -c FILE > OTHER`, or `tar -xf FILE`"),
     "a zip archive": (rb"PK\x03\x04", "unpack it: `unzip FILE`"),
@@ -92,7 +95,7 @@ _HZ = (44_100, 48_000, 32_000)
 
 
 class Frame(NamedTuple):
-    """The header of an MPEG audio frame: `size` in bytes, `samples` per channel, `side` bytes of layer III."""
+    """The header of an MPEG audio frame: `size` in bytes, `samples` per channel, `side` bytes."""
 
     size: int
     samples: int
@@ -138,7 +141,8 @@ def kind_of(head: bytes) -> Kind | None:
     if frame and frame.size > 4:
         following = head[frame.size : frame.size + 4]
         if len(head) <= frame.size or (
-            mpeg_frame(following) and following[1] & 0xFE == head[1] & 0xFE or following[:3] in (b"TAG", b"ID3")
+            (mpeg_frame(following) and following[1] & 0xFE == head[1] & 0xFE)
+            or following[:3] in (b"TAG", b"ID3")
         ):
             return MP3
     for kind, pattern in _PATTERNS:

@@ -2,9 +2,9 @@
 
     parts(content, name)     where each recording begins and ends, and what libsndfile is to be shown of it
 
-libsndfile corrects lengths that are wrong silently, reads the first of several recordings alone and stops where
-a header says. So the structure of each container is walked here, and libsndfile sees one recording at a time,
-with a length that is true. PCM containers are walked in `tasks.audio.chunks`, coded streams in
+libsndfile corrects lengths that are wrong silently, reads the first of several recordings alone and stops
+where a header says. So the structure of each container is walked here, and libsndfile sees one recording at a
+time, with a length that is true. PCM containers are walked in `tasks.audio.chunks`, coded streams in
 `tasks.audio.streams`.
 """
 
@@ -64,7 +64,8 @@ Walk = Callable[[Content, int, str], Part]
 
 
 def parts(content: Content, name: str, walks: dict[str, Walk]) -> tuple[Kind, list[Part], tuple[str, ...]]:
-    """The kind of the file, its recordings in their order (none for what ffmpeg reads), and notes on the rest.
+    """The kind of the file, its recordings in their order (none for what ffmpeg reads), and notes on the
+    rest.
 
     Raises:
         AudioError: not audio, or of an unknown format.
@@ -73,8 +74,10 @@ def parts(content: Content, name: str, walks: dict[str, Walk]) -> tuple[Kind, li
     kind = kind_of(content.read(start, SNIFFED))
     if kind is None:
         raise faults.unreadable(
-            name, "format not recognised", next_step="convert it to WAV; of raw samples with `ffmpeg -f s16le "
-            "-ar 16000 -ac 1 -i FILE OTHER.wav`"
+            name,
+            "format not recognised",
+            next_step="convert it to WAV; of raw samples with `ffmpeg -f s16le "
+            "-ar 16000 -ac 1 -i FILE OTHER.wav`",
         )
     if kind.by == "":
         raise faults.unreadable(name, f"it is {kind.name}", next_step=kind.next_step)

@@ -12,6 +12,7 @@ right is a note; there is no third way. Used by ingestion, validation, preparati
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -111,12 +112,17 @@ class AudioFile:
             with self._sound(part) as sound:
                 own = sound.samplerate, sound.channels
             if own != (self.rate_hz, self.channels):
-                ways = " and ".join(f"{hz} Hz with {n} channels" for hz, n in ((self.rate_hz, self.channels), own))
+                ways = " and ".join(
+                    f"{hz} Hz with {n} channels" for hz, n in ((self.rate_hz, self.channels), own)
+                )
                 raise faults.joined(self.name, f"({ways})", part.start)
         self.notes = (*self.notes, f"holds {len(self._parts)} recordings one behind the other: all were read")
 
     def _sound(self, part: Part) -> _Forward:
+        is_whole = part.pieces == ((0, self.content.size),)
         try:
+            if is_whole:  # without a call of Python for every few kilobytes
+                return _Forward(os.open(self.path, os.O_RDONLY | getattr(os, "O_BINARY", 0)), closefd=True)
             return _Forward(View(self.content, part.pieces))
         except (soundfile.LibsndfileError, RuntimeError) as error:
             raise faults.unreadable(self.name, f"{part.kind}: {_reason(error)}") from error
@@ -168,14 +174,13 @@ class AudioFile:
 
     def _decoded_part(self, part: Part, sound: _Forward, frames: int) -> Iterator[Samples]:
         decoded = 0
-        promised = 0 if sound.frames >= _UNKNOWN else sound.frames
-        promised = promised if part.stated is None else max(part.stated - part.slack, 0)
+        # libsndfile gives no more than this; asked for more it would fill the rest with zeros, and behind the
+        # last FLAC frame look for another, and take a tag for one that is damaged
+        most = part.stated if part.stated and not part.slack else sound.frames
+        promised = part.stated - part.slack if part.stated else 0 if most >= _UNKNOWN else most
         try:
-            while True:
-                # never beyond the last frame, where another would be looked for and tags be taken for a lost one
-                is_counted = part.stated and not part.slack
-                wanted = min(frames, part.stated - decoded) if is_counted and part.stated else frames
-                if not wanted or not len(block := sound.read(wanted, dtype="float32", always_2d=True)):
+            while wanted := min(frames, most - decoded):
+                if not len(block := sound.read(wanted, dtype="float32", always_2d=True)):
                     break
                 decoded += len(block)
                 yield block
@@ -193,7 +198,8 @@ class AudioFile:
 class Inspected(NamedTuple):
     """What a file holds, decoded to its end.
 
-    `samples` per channel; `choice` is the channel to take for mono, None for the mean; `notes` as of `AudioFile`.
+    `samples` per channel; `choice` is the channel to take for mono, None for the mean; `notes` as of
+    `AudioFile`.
     """
 
     container: str

@@ -42,17 +42,24 @@ def walk_flac(content: Content, start: int, name: str) -> Part:
     while not last:
         block = content.read(at, 4)
         if len(block) < 4:
-            raise faults.truncated(name, "it ends within its header")
+            raise faults.truncated(name, "it ends within its FLAC header")
         last = bool(block[0] & 128)
         at += 4 + int.from_bytes(block[1:], "big")
-    stop = next_recording(content, min(at, content.size), content.size)
-    audio_end = _without_tags(content, at, stop)
+    at = min(at, content.size)
     stated = int.from_bytes(head[21:26], "big") & (1 << 36) - 1
     fewest, most = struct.unpack(">HH", head[8:12])
     largest = int.from_bytes(head[15:18], "big") or _TAIL
-    counted = _flac_end(content, max(at, audio_end - largest - 64), audio_end, most if fewest == most else 0, stated)
+    fixed = most if fewest == most else 0
+    stop = _next_flac(content, at)
+    stop = next_recording(content, max(at, stop - largest - 64), stop)
+    audio_end = _without_tags(content, at, stop)
+    counted = _flac_end(content, max(at, audio_end - largest - 64), audio_end, fixed, stated)
+    if counted != stated:  # something else may lie behind it
+        stop = next_recording(content, at, stop)
+        audio_end = _without_tags(content, at, stop)
+        counted = _flac_end(content, max(at, audio_end - largest - 64), audio_end, fixed, stated)
     if stated and counted < stated:  # cut off, or something lies behind the last frame
-        rest = _end_of_frame(content, at, audio_end, most if fewest == most else 0, stated)
+        rest = _end_of_frame(content, at, audio_end, fixed, stated)
         return Part("FLAC", start, rest if rest < audio_end else stop, ((start, audio_end),), stated)
     if counted <= stated:
         return Part("FLAC", start, stop, ((start, audio_end),), stated)
@@ -61,6 +68,15 @@ def walk_flac(content: Content, start: int, name: str) -> Part:
     header[21] &= 0xF0
     header[22:26] = bytes(4)
     return Part("FLAC", start, stop, (bytes(header), (start + 26, audio_end)), counted, 0, "", notes)
+
+
+def _next_flac(content: Content, at: int) -> int:
+    """Where the next FLAC file begins; the end of the file without one."""
+    while (at := content.find(b"fLaC", at)) >= 0:
+        if content.read(at + 4, 4) in (b"\x00\x00\x00\x22", b"\x80\x00\x00\x22"):
+            return at
+        at += 4
+    return content.size
 
 
 def _without_tags(content: Content, at: int, stop: int) -> int:
@@ -277,7 +293,7 @@ def _walk_frames(content: Content, at: int, like: Frame, name: str) -> _Walked:
     head = content.read(rest, 16)
     if rest >= content.size or (rest > at and (mpeg_frame(head) or id3_bytes(head))):
         return _Walked(first, at, count, "")
-    if content.size - rest < 16 and mpeg_frame(head.ljust(4, b"\0")) is None and b"\xff" == head[:1]:
+    if content.size - rest < 16 and mpeg_frame(head.ljust(4, b"\0")) is None and head[:1] == b"\xff":
         return _Walked(first, at, count, f"it ends within a frame, after {count} whole ones")
     if mpeg_frame(head) or next_recording(content, rest, min(content.size, rest + 64)) != min(
         content.size, rest + 64

@@ -56,8 +56,8 @@ def decode(path: Path) -> tuple[np.ndarray[Any, np.dtype[np.float32]], int]:
     """All samples as float32, shape (samples, channels), and their rate in Hz, as the file has them.
 
     Raises:
-        DataError: the file is missing, truncated (fewer samples than it promises), of zero length, with NaN or
-            infinite samples, or not an audio file.
+        DataError: the file is missing, truncated (fewer samples than it promises), of zero length, with NaN
+        or infinite samples, or not an audio file.
     """
     with open_audio(path) as file:
         blocks = list(file.blocks())

@@ -1,8 +1,8 @@
 """One recording into the corpus folder: as it is when it is 16 kHz mono, else converted to FLAC. No command.
 
 Every file is decoded to its end: its length is what came out, not what its header says. A file that cannot be
-(cut off, NaN, no audio), or that has another hash than its row states, is copied as it is: it keeps its row, and
-the validation stage says what is wrong with it. Memory stays small for any length.
+(cut off, NaN, no audio), or that has another hash than its row states, is copied as it is: it keeps its row,
+and the validation stage says what is wrong with it. Memory stays small for any length.
 """
 
 from __future__ import annotations
@@ -29,8 +29,8 @@ _BLOCK_S = 10
 class Taken(NamedTuple):
     """A file in the corpus: its name there, its hash, what it holds, and the origin's rate in Hz.
 
-    `header` is None where it cannot be read; `origin_rate_hz` is then 0. `notes` say what was put right on the
-    way, each a clause whose subject is the file.
+    `header` is None where it cannot be read; `origin_rate_hz` is then 0. `notes` say what was put right on
+    the way, each a clause whose subject is the file.
     """
 
     name: str

@@ -24,9 +24,9 @@ class Measured(NamedTuple):
     """One file. What needs samples (all but the first three) is None or NaN when they cannot be read.
 
     `state` is ok, outside (of the folder), missing, empty (no bytes or no samples), unreadable, truncated
-    (fewer samples than it promises) or joined (recordings one behind the other that do not fit). `detail` says
-    what is wrong, or of a good file what was put right. `audio_hash` is over the decoded samples, so that a re-packed
-    copy of a recording is found as well.
+    (fewer samples than it promises) or joined (recordings one behind the other that do not fit). `detail`
+    says what is wrong, or of a good file what was put right. `audio_hash` is over the decoded samples, so
+    that a re-packed copy of a recording is found as well.
     """
 
     state: str

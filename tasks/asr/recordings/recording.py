@@ -22,7 +22,16 @@ from tasks.data.audio import SAMPLE_RATE_HZ, Header, probe
 from tasks.errors import DataError
 
 Audio = np.ndarray[Any, np.dtype[np.float32]]
-__all__ = ["BLOCK_FRAMES", "Heard", "Recording", "blocks", "read_header", "stretches", "survey"]
+__all__ = [
+    "BLOCK_FRAMES",
+    "Heard",
+    "Recording",
+    "blocks",
+    "read_header",
+    "stated_seconds",
+    "stretches",
+    "survey",
+]
 
 
 @dataclass
@@ -107,6 +116,12 @@ def survey(path: Path, name: str, keep: int) -> Recording:
 def read_header(path: Path, name: str) -> Header:
     """As `tasks.data.audio.probe`, with `name` in the message."""
     return probe(path, name)
+
+
+def stated_seconds(path: Path, name: str) -> float:
+    """Length by the structure of a file; 0 where only decoding would tell. Raises `DataError` as `survey`."""
+    with open_audio(path, name) as file:
+        return (file.stated() or 0) / file.rate_hz
 
 
 def blocks(
