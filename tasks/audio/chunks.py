@@ -16,8 +16,22 @@ from tasks.audio import faults
 from tasks.audio.content import Content, Piece
 from tasks.audio.layout import Part, is_known_rest, next_recording
 
+_W64_GUID = bytes.fromhex("d311 8cd1 00c0 4f8e db8a")  # the end of all but the first
 _CHUNK = re.compile(rb"[ -~]{4}")
-_OTHER_FILES = (b"RIFF", b"RIFX", b"RF64", b"BW64", b"FORM", b"fLaC", b"OggS", b"caff", b"NIST", b"riff")
+_OTHER_FILES = (
+    b"RIFF",
+    b"RIFX",
+    b"RF64",
+    b"BW64",
+    b"FORM",
+    b"fLaC",
+    b"OggS",
+    b"caff",
+    b"NIST",
+    b"riff",
+    b".snd",
+    b"dns.",
+)
 _PLAIN = frozenset(  # codings of AIFF-C whose samples lie as they are
     b"NONE sowt twos fl32 FL32 fl64 FL64 in24 in32 alaw ulaw ALAW ULAW".split()
 ) | {b"raw "}
@@ -171,12 +185,17 @@ def walk_w64(content: Content, start: int, name: str) -> Part:
 
 
 def _is_w64_chunk(content: Content, at: int) -> bool:
+    """Whether a chunk begins here that may lie behind samples, and ends in the file."""
     head = content.read(at, 24)
-    return len(head) == 24 and head[:4] != b"riff" and head[6:16] == bytes.fromhex("d311 8cd1 00c0 4f8e db8a")
+    if len(head) < 24 or head[:4] in (b"riff", b"wave", b"fmt ", b"data") or head[6:16] != _W64_GUID:
+        return False
+    return 24 <= struct.unpack("<Q", head[16:])[0] <= content.size - at
 
 
 def _w64_end(content: Content, found: int, stop: int) -> int:
     at = found + -(-(stop - found) // 8) * 8
+    if not _is_w64_chunk(content, at):
+        return stop
     while _is_w64_chunk(content, at):
         at += max(24, -(-struct.unpack("<Q", content.read(at + 16, 8))[0] // 8) * 8)
     return min(content.size, max(at, stop))
@@ -196,14 +215,14 @@ def walk_aiff(content: Content, start: int, name: str) -> Part:
             frame = max(1, channels * width) if is_plain else 1
         if tag == b"SSND":
             offset = struct.unpack(">I", content.read(at + 8, 4).ljust(4, b"\0"))[0]
-            found = at + 16 + offset
-            rest = max(0, content.size - found)
+            found = min(at + 16 + offset, content.size)
+            rest = content.size - found
             stated = stated_bytes(size, rest)
             if stated is not None:
                 stated = max(0, stated - 8 - offset)
             if size == 8 + offset and rest and _chunks_end(content, found, ">") != content.size:
                 stated = None  # written before the first sample, and never again
-            data = _Data(min(found, content.size), stated, frame)
+            data = _Data(found, stated, frame)
             stop, fault, notes = _ending(content, data)
             end = stop
             if not fault and stated is not None:
@@ -247,21 +266,29 @@ def walk_au(content: Content, start: int, name: str) -> Part:
 
 def walk_caf(content: Content, start: int, name: str) -> Part:
     """Apple Core Audio; a table of packets may lie before or behind the samples."""
-    at, frame = start + 8, 1
+    at, frame, packet, table = start + 8, 1, (0, 0), 0
     while len(head := content.read(at, 12)) == 12:
         tag, size = head[:4], struct.unpack(">Q", head[4:])[0]
         if tag == b"desc":
-            frame = max(1, struct.unpack(">I", content.read(at + 12 + 16, 4).ljust(4, b"\0"))[0])
+            packet = struct.unpack(">II", content.read(at + 12 + 16, 8).ljust(8, b"\0"))
+            frame = max(1, packet[0])
+        if tag == b"pakt":
+            table = at
         if tag == b"data":
             found = at + 16  # behind the edit count
             rest = content.size - found
             stated = stated_bytes(size, rest + 4, 64)
             data = _Data(found, None if stated is None else max(0, stated - 4), frame)
             stop, fault, notes = _ending(content, data)
-            end = stop if fault or stated is None else _caf_end(content, stop)
-            if end == stop and not fault and stated is not None:
-                stop, fault, notes = _to_the_end(content, data, stop)
-                end = stop
+            end = stop
+            if not fault and stated is not None:
+                end, behind = _caf_end(content, stop)
+                table = table or behind
+                if end == stop:
+                    stop, fault, notes = _to_the_end(content, data, stop)
+                    end = stop
+            if not fault and not packet[0] and not _table_fits(content, table, packet[1], stop - found):
+                raise faults.unreadable(name, "a CAF file whose table of packets does not fit its samples")
             pieces: tuple[Piece, ...] = ((start, end),)
             if stated != stop - found + 4:
                 header = bytearray(content.read(start, found - start))
@@ -274,13 +301,33 @@ def walk_caf(content: Content, start: int, name: str) -> Part:
     raise faults.unreadable(name, "a CAF file without samples")
 
 
-def _caf_end(content: Content, at: int) -> int:
+def _caf_end(content: Content, at: int) -> tuple[int, int]:
+    """Where the chunks end that begin here, and where a table of packets is among them (0: nowhere)."""
+    table = 0
     while len(head := content.read(at, 12)) == 12 and _CHUNK.match(head) and head[:4] not in _OTHER_FILES:
         size = struct.unpack(">Q", head[4:])[0]
         if at + 12 + size > content.size:
             break
+        table = at if head[:4] == b"pakt" else table
         at += 12 + size
-    return at
+    return at, table
+
+
+def _table_fits(content: Content, table: int, frames: int, length: int) -> bool:
+    """Whether the sizes of all packets are those of the samples, and their number that of the frames."""
+    size = struct.unpack(">Q", content.read(table + 4, 8).ljust(8, b"\0"))[0] if table else 0
+    body = content.read(table + 12, min(size, content.size))
+    if len(body) < 24:
+        return False
+    packets, valid, priming, remainder = struct.unpack(">qqii", body[:24])
+    count = total = value = 0
+    for byte in body[24:]:
+        value = value << 7 | byte & 127
+        if not byte & 128:
+            count, total, value = count + 1, total + value, 0
+            if count == packets:
+                break
+    return count == packets and total == length and valid + priming + remainder == packets * frames
 
 
 def walk_nist(content: Content, start: int, name: str) -> Part:

@@ -13,6 +13,8 @@ right is a note; there is no third way. Used by ingestion, validation, preparati
 from __future__ import annotations
 
 import os
+import re
+import struct
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -30,6 +32,7 @@ BLOCK_FRAMES = 1 << 16  # of the file, at its own rate
 RATES_HZ = (1_000, 768_000)
 _MOST_VALUES = 1 << 22  # of a block, whatever the number of channels
 _UNKNOWN = 1 << 62
+_UNKNOWN_CODING = re.compile("unsupported|unimplemented|not implemented|unknown", re.IGNORECASE)
 _WALKS = {**chunks.WALKS, **streams.WALKS}
 
 
@@ -78,7 +81,10 @@ class AudioFile:
     def _open(self) -> None:
         if not self.content.size:
             raise faults.empty(self.name)
-        kind, self._parts, self.notes = parts(self.content, self.name, _WALKS)
+        try:
+            kind, self._parts, self.notes = parts(self.content, self.name, _WALKS)
+        except (struct.error, ValueError, IndexError, OverflowError, MemoryError) as error:
+            raise faults.unreadable(self.name, "its header is damaged") from error
         self.container = kind.name
         for part in self._parts:
             if part.fault:
@@ -88,8 +94,10 @@ class AudioFile:
         if self._parts:
             try:
                 self._opened = self._sound(self._parts[0])
-            except faults.AudioError:
-                if kind.name != "Ogg":  # of which libsndfile knows three codecs
+            except faults.AudioError as error:
+                # a coding that libsndfile does not know, in a file of true lengths: ffmpeg may know it
+                is_true = len(self._parts) == 1 and not self.notes
+                if not is_true or (kind.name != "Ogg" and not _UNKNOWN_CODING.search(error.detail)):
                     raise
                 self._parts = []
         if self._opened is None:
