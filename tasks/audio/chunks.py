@@ -189,7 +189,7 @@ def _is_w64_chunk(content: Content, at: int) -> bool:
     head = content.read(at, 24)
     if len(head) < 24 or head[:4] in (b"riff", b"wave", b"fmt ", b"data") or head[6:16] != _W64_GUID:
         return False
-    return 24 <= struct.unpack("<Q", head[16:])[0] <= content.size - at
+    return 24 <= int.from_bytes(head[16:], "little") <= content.size - at
 
 
 def _w64_end(content: Content, found: int, stop: int) -> int:

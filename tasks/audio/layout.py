@@ -10,7 +10,7 @@ time, with a length that is true. PCM containers are walked in `tasks.audio.chun
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import NamedTuple
 
 from tasks.audio import faults
@@ -63,7 +63,7 @@ class Part(NamedTuple):
 Walk = Callable[[Content, int, str], Part]
 
 
-def parts(content: Content, name: str, walks: dict[str, Walk]) -> tuple[Kind, list[Part], tuple[str, ...]]:
+def parts(content: Content, name: str, walks: Mapping[str, Walk]) -> tuple[Kind, list[Part], tuple[str, ...]]:
     """The kind of the file, its recordings in their order (none for what ffmpeg reads), and notes on the
     rest.
 

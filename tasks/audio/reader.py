@@ -36,7 +36,7 @@ _UNKNOWN_CODING = re.compile("unsupported|unimplemented|not implemented|unknown"
 _WALKS = {**chunks.WALKS, **streams.WALKS}
 
 
-class _Forward(soundfile.SoundFile):
+class _Forward(soundfile.SoundFile):  # type: ignore[misc]  # the package has no types
     """Read from its beginning to its end: neither held to its own estimate of its length nor repositioned."""
 
     def seekable(self) -> bool:

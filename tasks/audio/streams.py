@@ -207,7 +207,8 @@ def walk_ogg(content: Content, start: int, name: str) -> Part:
             fault = "it ends within a page"
             at = content.size
             break
-        flags, serial, number, crc = head[5], *struct.unpack("<III", head[14:26])
+        flags = head[5]
+        serial, number, crc = struct.unpack("<III", head[14:26])
         if flags & 2 and begun:
             break
         page = bytearray(content.read(at, length))
@@ -231,7 +232,7 @@ class _Walked(NamedTuple):
 
     first: int
     stop: int
-    count: int
+    frames: int
     fault: str
 
 
@@ -242,7 +243,7 @@ def walk_mp3(content: Content, start: int, name: str) -> Part:
         raise faults.unreadable(name, "an MP3 file without frames")
     index, flags_at = _index(content, start, frame)
     walked = _walk_frames(content, start + frame.size if index else start, frame, name)
-    count, notes = walked.count, tuple[str, ...]()
+    count, notes = walked.frames, tuple[str, ...]()
     fault = walked.fault
     if index:
         flags, stated = struct.unpack(">II", content.read(flags_at, 8).ljust(8, b"\0"))
