@@ -157,4 +157,6 @@ def _write(
                 failures.append(result)
             else:
                 writer.add(name, result.name, result)
+                for note in result.notes:
+                    print(f"malgil: warning: {note}", file=sys.stderr)
     return failures

@@ -36,7 +36,8 @@ class Mode(StrEnum):
 
 def stream(
     source: Annotated[
-        str | None, typer.Argument(metavar="FILE|-", help="recording; - is raw s16le at 16 kHz, or WAV")
+        str | None,
+        typer.Argument(metavar="FILE|-", help="recording; - is raw s16le at 16 kHz, or any audio file"),
     ] = None,
     model: Annotated[Path, typer.Option(help="folder of a checkpoint")] = Path("build/asr/checkpoint"),
     mode: Annotated[Mode, typer.Option(help="auto: cached where the checkpoint can")] = Mode.auto,
@@ -48,6 +49,7 @@ def stream(
 ) -> None:
     """Text of a stream while it is spoken; the final text of a segment once a silence ends it."""
     from tasks.asr.recordings.clipping import Clipping, clipping_warnings
+    from tasks.asr.recordings.recording import Heard
     from tasks.asr.streaming import source as sources
 
     log_to_console()
@@ -58,13 +60,13 @@ def stream(
             "needs one of FILE, - and --microphone",
             "`malgil asr stream recording.wav`",
         )
-    clipping = Clipping()
+    clipping, heard = Clipping(), Heard()
     if source == "-":
-        blocks = sources.from_bytes(sys.stdin.buffer, clipping)
+        blocks = sources.from_bytes(sys.stdin.buffer, clipping, heard)
     elif source is None:
         blocks = sources.from_microphone(clipping)
     else:
-        blocks = sources.from_file(Path(source), clipping)
+        blocks = sources.from_file(Path(source), clipping, heard)
 
     from tasks.asr.streaming.recogniser import StreamingRecognizer
     from tasks.asr.streaming.session import run_stream
@@ -74,7 +76,7 @@ def stream(
     recogniser = StreamingRecognizer.load(folder, mode.value, not greedy, silence_s)
     final, delays = run_stream(recogniser, UntilInterrupted(blocks), _shower(as_json), realtime)
     name = "the microphone" if source is None else "standard input" if source == "-" else source
-    warnings = list(clipping_warnings(name, clipping.share))
+    warnings = [*clipping_warnings(name, clipping.share), *(f"{name} {note}" for note in heard.notes)]
     about = {
         "mode": recogniser.encoder.mode,
         "latency_s": round(recogniser.encoder.latency_s, 3),

@@ -48,12 +48,14 @@ class Embedded:
         times_s: where each frame's own stretch begins, in seconds, shape (frames,).
         vectors: one array per layer: (hidden,) for mean, (2 * hidden,) for statistics (means, then standard
             deviations), (frames, hidden) for frames.
+        notes: sentences about what was put right while it was read.
     """
 
     name: str
     duration_s: float
     times_s: Vector
     vectors: tuple[Vector, ...]
+    notes: tuple[str, ...] = ()
 
 
 class Pool:
@@ -221,5 +223,9 @@ class _Job:
             vectors = tuple(pool.vector(self.pooling == "statistics") for pool in self._pools)
         times = [self.encoder.grid.start_s(frame) for frame in range(self.frames)]
         return Embedded(
-            self.recording.name, self.recording.duration_s, np.asarray(times, np.float32), vectors
+            self.recording.name,
+            self.recording.duration_s,
+            np.asarray(times, np.float32),
+            vectors,
+            self.recording.notes,
         )

@@ -27,7 +27,7 @@ from tasks.asr.engines.acoustic import Acoustic
 from tasks.asr.engines.onnx_model import check_audio
 from tasks.asr.recordings.formats import Interval, Transcription
 from tasks.asr.recordings.in_order import Job, finished
-from tasks.asr.recordings.recording import Recording, read_header, stretches, survey
+from tasks.asr.recordings.recording import Recording, stated_seconds, stretches, survey
 from tasks.asr.recordings.sources import Failure, Source
 from tasks.asr.recordings.windows import Window, pause_frame, plan_windows
 from tasks.asr.threads import thread_count
@@ -75,12 +75,12 @@ def transcribe(
 
 
 def total_seconds(sources: Iterable[Source | Failure]) -> int:
-    """Seconds of audio by what the files' headers say; unreadable ones count as nothing."""
+    """Seconds of audio as far as it can be told without decoding; unreadable ones count as nothing."""
     seconds = 0.0
     for source in sources:
         if isinstance(source, Source):
             with suppress(MalgilError, OSError):
-                seconds += read_header(source.path, source.name).duration_s
+                seconds += stated_seconds(source.path, source.name)
     return int(seconds)
 
 
@@ -283,6 +283,7 @@ class _Job:
             confidence=sum(sure) / len(sure) if sure else None,
             model_sha256=self.acoustic.sha256,
             clipped_share=self.recording.clipped_share,
+            notes=self.recording.notes,
         )
 
 

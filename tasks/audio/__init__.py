@@ -1,1 +1,1 @@
-"""The one reader of audio: containers, decoding to the end, channels and rates, for every door and command."""
+"""The one reader of audio: containers, decoding to the end, channels and rates, for every door."""

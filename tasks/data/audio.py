@@ -1,13 +1,13 @@
 """Audio files in, float32 mono at 16 kHz out; headers and simple measures of the samples. No command.
 
-Reads whatever libsndfile reads (WAV, FLAC, OGG, MP3), averages the channels and resamples with soxr. It
-judges nothing: what is too short, too quiet or clipped is for the validation stage to say.
+Files are read by `tasks.audio.reader`. Channels are averaged, unless they cancel each other
+(`tasks.audio.channels`), and rates converted with soxr. It judges nothing: what is too short, too quiet or
+clipped is for the validation stage to say.
 """
 
 from __future__ import annotations
 
 import io
-import re
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -15,67 +15,53 @@ import numpy as np
 import soundfile
 import soxr
 
-from tasks.errors import DataError
+from tasks.audio.channels import Balance, to_mono
+from tasks.audio.faults import no_samples
+from tasks.audio.reader import open_audio
 
 SAMPLE_RATE_HZ = 16_000
 FULL_SCALE = 0.999  # |sample| from here on counts as clipped; 16-bit full scale is 0.99997
 SILENCE_FRAME_S = 0.02
 SILENCE_DBFS = -50.0  # a frame with a lower RMS counts as silent
 
-# libsndfile shortens a cut WAV file silently and says so only in its log: "data : 32000 (should be 15978)".
-_CUT_WAV = re.compile(r"^data : (\d+) \(should be (\d+)\)", re.MULTILINE)
-_UNKNOWN_BYTES = 0xFFFFFFFF  # written by programs that stream a WAV file and never learn its length
-
 Audio = np.ndarray[Any, np.dtype[np.float32]]
 
 
 class Header(NamedTuple):
-    """What a file says about itself: `duration_s` in seconds, `sample_rate_hz`, number of `channels`."""
+    """What a file holds: `duration_s` in seconds, `sample_rate_hz`, number of `channels`."""
 
     duration_s: float
     sample_rate_hz: int
     channels: int
 
 
-def probe(path: Path) -> Header:
-    """The header of an audio file, without decoding it.
+def probe(path: Path, name: str | None = None) -> Header:
+    """Length, rate and channels of an audio file, decoded only where its structure does not give its length.
+
+    `name` is what messages call it.
 
     Raises:
-        DataError: the file is missing, empty, of zero length, not an audio file, or a truncated WAV file.
+        DataError: the file is missing, empty, of zero length, not an audio file, or cut off.
     """
-    _require_bytes(path)
-    try:
-        info = soundfile.info(str(path), verbose=True)
-    except (soundfile.LibsndfileError, RuntimeError) as error:
-        raise _unreadable(path, error) from error
-    cut = _CUT_WAV.search(info.extra_info)
-    if cut and _UNKNOWN_BYTES != int(cut[1]) > int(cut[2]):
-        raise _truncated(path, f"{cut[2]} of {cut[1]} bytes of samples")
-    if info.frames <= 0:
-        raise _zero_length(path)
-    return Header(info.frames / info.samplerate, info.samplerate, info.channels)
+    with open_audio(path, name) as file:
+        samples = file.stated()
+        if samples is None:
+            samples = sum(len(block) for block in file.blocks())
+        if not samples:
+            raise no_samples(file.name)
+        return Header(samples / file.rate_hz, file.rate_hz, file.channels)
 
 
 def decode(path: Path) -> tuple[np.ndarray[Any, np.dtype[np.float32]], int]:
     """All samples as float32, shape (samples, channels), and their rate in Hz, as the file has them.
 
     Raises:
-        DataError: the file is missing, truncated (fewer samples than its header promises), of zero length,
-            or not an audio file.
+        DataError: the file is missing, truncated (fewer samples than it promises), of zero length, with NaN
+        or infinite samples, or not an audio file.
     """
-    header = probe(path)
-    try:
-        samples, rate_hz = soundfile.read(str(path), dtype="float32", always_2d=True)
-    except (soundfile.LibsndfileError, RuntimeError) as error:
-        raise _unreadable(path, error) from error
-    expected = round(header.duration_s * header.sample_rate_hz)
-    if len(samples) < expected:
-        raise _truncated(path, f"{len(samples)} of {expected} samples")
-    if not np.isfinite(samples).all():
-        raise DataError(
-            f"{path} holds NaN or infinite samples", "samples must be numbers", "record or convert it again"
-        )
-    return samples, int(rate_hz)
+    with open_audio(path) as file:
+        blocks = list(file.blocks())
+        return (blocks[0] if len(blocks) == 1 else np.concatenate(blocks)), file.rate_hz
 
 
 def read_audio(path: Path) -> Audio:
@@ -89,8 +75,13 @@ def read_audio(path: Path) -> Audio:
 
 
 def to_mono_16k(samples: np.ndarray[Any, np.dtype[np.float32]], rate_hz: int) -> Audio:
-    """Average the channels of (samples, channels) and convert to 16 kHz; shape (samples,), in [-1, 1]."""
-    mono = samples.mean(axis=1) if samples.shape[1] > 1 else samples[:, 0]
+    """(samples, channels) to one channel at 16 kHz; shape (samples,), in [-1, 1].
+
+    Channels are averaged; of channels that cancel each other the loudest is taken.
+    """
+    balance = Balance(samples.shape[1], rate_hz)
+    balance.add(samples)
+    mono = to_mono(samples, balance.choice)
     if rate_hz != SAMPLE_RATE_HZ:
         mono = soxr.resample(mono, rate_hz, SAMPLE_RATE_HZ, quality="HQ")
     return np.clip(np.ascontiguousarray(mono, dtype=np.float32), -1.0, 1.0)
@@ -124,37 +115,3 @@ def silent_share(audio: Audio, rate_hz: int = SAMPLE_RATE_HZ) -> float:
 def clipped_share(audio: Audio) -> float:
     """Share of samples at full scale (|sample| of at least 0.999)."""
     return float(np.mean(np.abs(audio) >= FULL_SCALE)) if len(audio) else 0.0
-
-
-def _require_bytes(path: Path) -> None:
-    if not path.is_file():
-        raise DataError(
-            f"{path} is missing", "every row of a manifest needs its file", "restore it or remove the row"
-        )
-    if path.stat().st_size == 0:
-        raise DataError(
-            f"{path} is empty (0 bytes)", "an audio file must hold samples", "copy it again or remove its row"
-        )
-
-
-def _zero_length(path: Path) -> DataError:
-    return DataError(
-        f"{path} has zero length", "an audio file must hold samples", "record it again or remove its row"
-    )
-
-
-def _truncated(path: Path, how: str) -> DataError:
-    return DataError(
-        f"{path} is truncated: {how}",
-        "an audio file must be whole",
-        "copy it again from its origin, or remove its row from the manifest",
-    )
-
-
-def _unreadable(path: Path, error: Exception) -> DataError:
-    reason = str(error).split(": ")[-1].rstrip(".")
-    return DataError(
-        f"{path} cannot be decoded ({reason})",
-        "it must be a whole file of a format libsndfile reads (WAV, FLAC, OGG, MP3)",
-        "convert or copy it again, or remove its row from the manifest",
-    )

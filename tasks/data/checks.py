@@ -73,6 +73,9 @@ def _file_rules(params: Validate) -> list[RowRule]:
         _state("empty_file", "empty", "the audio file holds samples"),
         _state("unreadable_file", "unreadable", "the audio file can be decoded"),
         _state("truncated_file", "truncated", "the audio file holds every sample that its header promises"),
+        _state(
+            "joined_files", "joined", "recordings one behind the other in a file have one rate and channels"
+        ),
         _one_of("wrong_sha256", "sha256_matches", (True,), "the file's SHA-256 is the manifest's"),
         _one_of("wrong_sample_rate", "measured_rate_hz", (float(rate),), f"the file is sampled at {rate} Hz"),
         _one_of("sample_rate_differs", "rate_matches", (True,), "the manifest's sample rate is the file's"),

@@ -1,7 +1,8 @@
 """One recording into the corpus folder: as it is when it is 16 kHz mono, else converted to FLAC. No command.
 
-A file that cannot be converted (cut off, NaN, no audio, another hash than its row states) is copied as it is:
-it keeps its row, and the validation stage says what is wrong with it. Memory stays small for any length.
+Every file is decoded to its end: its length is what came out, not what its header says. A file that cannot be
+(cut off, NaN, no audio), or that has another hash than its row states, is copied as it is: it keeps its row,
+and the validation stage says what is wrong with it. Memory stays small for any length.
 """
 
 from __future__ import annotations
@@ -15,7 +16,10 @@ import soundfile
 import soxr
 
 from tasks.artifacts import sha256_file
-from tasks.data.audio import SAMPLE_RATE_HZ, Header, probe, to_int16
+from tasks.audio import faults
+from tasks.audio.channels import Balance, chosen_note, to_mono
+from tasks.audio.reader import AudioFile, open_audio
+from tasks.data.audio import SAMPLE_RATE_HZ, Header, to_int16
 from tasks.errors import DataError
 
 LONGEST_S = 600.0  # of what is converted: nothing longer is an utterance, and the validation stage says so
@@ -23,9 +27,10 @@ _BLOCK_S = 10
 
 
 class Taken(NamedTuple):
-    """A file in the corpus: its name there, its hash, what its header says, and the origin's rate in Hz.
+    """A file in the corpus: its name there, its hash, what it holds, and the origin's rate in Hz.
 
-    `header` is None where none can be read; `origin_rate_hz` is then 0.
+    `header` is None where it cannot be read; `origin_rate_hz` is then 0. `notes` say what was put right on
+    the way, each a clause whose subject is the file.
     """
 
     name: str
@@ -45,59 +50,68 @@ def take(source: Path, folder: Path, stem: str, stated_sha256: str = "", stated_
             stated is not converted: the validation stage finds the contradiction.
         stated_rate_hz: likewise, 0 for nothing.
     """
-    sha256 = sha256_file(source)
     try:
-        header = probe(source)
+        with open_audio(source) as file:
+            sha256 = file.content.sha256()
+            other = bool(stated_sha256) and stated_sha256.lower() != sha256
+            other = other or stated_rate_hz not in (0, file.rate_hz)
+            return _taken(file, sha256, folder, stem, keep=other)
     except DataError:
-        return Taken(_copy(source, folder, stem), sha256, None, 0)
-    fits = header.sample_rate_hz == SAMPLE_RATE_HZ and header.channels == 1
-    other = bool(stated_sha256) and stated_sha256.lower() != sha256
-    other = other or stated_rate_hz not in (0, header.sample_rate_hz)
-    if not fits and not other and header.duration_s <= LONGEST_S:
-        target = folder / f"{stem}.flac"
-        try:
-            convert(source, target, header)
-            return Taken(target.name, sha256_file(target), probe(target), header.sample_rate_hz, True)
-        except DataError:
-            target.unlink(missing_ok=True)
-    return Taken(_copy(source, folder, stem), sha256, header, header.sample_rate_hz)
+        return Taken(_copy(source, folder, stem), sha256_file(source), None, 0)
 
 
-def convert(source: Path, target: Path, header: Header) -> None:
-    """Write `source` to `target` as 16-bit FLAC, 16 kHz mono: channels averaged, then soxr, in blocks.
+def _taken(file: AudioFile, sha256: str, folder: Path, stem: str, *, keep: bool) -> Taken:
+    """As `take`; `keep` its bytes whatever they are. Raises `DataError` where it is not whole audio."""
+    rate_hz = file.rate_hz
+    # What libsndfile alone would read otherwise is written anew, plainly.
+    keep = keep or (rate_hz == SAMPLE_RATE_HZ and file.channels == 1 and not file.notes)
+    samples, choice = file.stated(), None
+    if keep or samples is None or file.channels > 1 or samples > LONGEST_S * rate_hz:
+        balance, samples = Balance(file.channels, rate_hz), 0
+        for block in file.blocks():
+            samples += len(block)
+            balance.add(block)
+        choice = balance.choice
+        keep = keep or samples > LONGEST_S * rate_hz
+    notes = (*file.notes, *chosen_note(choice))
+    if keep:
+        header = Header(samples / rate_hz, rate_hz, file.channels)
+        return Taken(_copy(file.path, folder, stem), sha256, header, rate_hz, notes=notes)
+    target = folder / f"{stem}.flac"
+    try:
+        written = convert(file, target, choice)
+    except DataError:
+        target.unlink(missing_ok=True)
+        raise
+    header = Header(written / SAMPLE_RATE_HZ, SAMPLE_RATE_HZ, 1)
+    return Taken(target.name, sha256_file(target), header, rate_hz, True, notes)
+
+
+def convert(file: AudioFile, target: Path, choice: int | None) -> int:
+    """Write a file to `target` as 16-bit FLAC, 16 kHz mono, in blocks; returns the number of samples written.
+
+    Args:
+        choice: the channel to take; None averages them.
 
     Raises:
         DataError: it cannot be decoded to its end, or holds NaN or infinite samples, or too few to resample.
     """
-    written = read = 0
-    resampler = soxr.ResampleStream(header.sample_rate_hz, SAMPLE_RATE_HZ, 1, dtype="float32", quality="HQ")
-    try:
-        with (
-            soundfile.SoundFile(source) as reader,
-            soundfile.SoundFile(target, "w", SAMPLE_RATE_HZ, 1, "PCM_16", format="FLAC") as writer,
-        ):
-            while True:
-                block = reader.read(_BLOCK_S * header.sample_rate_hz, dtype="float32", always_2d=True)
-                if not np.isfinite(block).all():
-                    raise _refused(source, "it holds NaN or infinite samples")
-                read += len(block)
-                mono = np.ascontiguousarray(block.mean(axis=1) if header.channels > 1 else block[:, 0])
-                resampled = resampler.resample_chunk(mono, last=not len(block))
-                writer.write(to_int16(resampled))
-                written += len(resampled)
-                if not len(block):
-                    break
-    except (soundfile.LibsndfileError, RuntimeError) as error:
-        raise _refused(source, str(error)) from error
-    if read < round(header.duration_s * header.sample_rate_hz) or not written:
-        raise _refused(source, f"{read} samples could be read")
+    written = 0
+    resampler = soxr.ResampleStream(file.rate_hz, SAMPLE_RATE_HZ, 1, dtype="float32", quality="HQ")
+    with soundfile.SoundFile(target, "w", SAMPLE_RATE_HZ, 1, "PCM_16", format="FLAC") as writer:
+        for block in file.blocks(_BLOCK_S * file.rate_hz):
+            resampled = resampler.resample_chunk(np.ascontiguousarray(to_mono(block, choice)))
+            writer.write(to_int16(resampled))
+            written += len(resampled)
+        resampled = resampler.resample_chunk(np.zeros(0, np.float32), last=True)
+        writer.write(to_int16(resampled))
+        written += len(resampled)
+    if not written:
+        raise faults.no_samples(file.name)
+    return written
 
 
 def _copy(source: Path, folder: Path, stem: str) -> str:
     name = f"{stem}{source.suffix.lower()}"
     shutil.copyfile(source, folder / name)
     return name
-
-
-def _refused(path: Path, why: str) -> DataError:
-    return DataError(f"{path} cannot be converted ({why})", "it must be whole audio", "copy it again")

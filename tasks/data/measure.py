@@ -5,28 +5,28 @@ Used by the validation stage, which compares the result with the manifest. It ju
 """
 
 import hashlib
-import io
 import math
-import struct
 from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import BinaryIO, NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
-import soundfile
 
+from tasks.audio.channels import to_mono
+from tasks.audio.faults import AudioError
+from tasks.audio.reader import AudioFile, choose_channel, open_audio
 from tasks.data.audio import SILENCE_FRAME_S, clipped_share, silent_share
 
 _BLOCK_FRAMES = 1500  # 20 ms frames read at once: half a minute
-_SIZE_UNKNOWN = 0xFFFFFFFF  # written by programs that stream a WAV file and never learn its length
 
 
 class Measured(NamedTuple):
     """One file. What needs samples (all but the first three) is None or NaN when they cannot be read.
 
-    `state` is ok, outside (of the folder), missing, empty (no bytes or no samples), unreadable or truncated
-    (fewer samples than its header promises). `audio_hash` is over the decoded samples, so that a re-packed
-    copy of a recording is found as well.
+    `state` is ok, outside (of the folder), missing, empty (no bytes or no samples), unreadable, truncated
+    (fewer samples than it promises) or joined (recordings one behind the other that do not fit). `detail`
+    says what is wrong, or of a good file what was put right. `audio_hash` is over the decoded samples, so
+    that a re-packed copy of a recording is found as well.
     """
 
     state: str
@@ -42,29 +42,27 @@ class Measured(NamedTuple):
 
 
 def measure(path: Path) -> Measured:
-    """Reads the file once, block by block, and measures it; a bad file is a result, not an error."""
+    """Reads the file block by block and measures it; a bad file is a result, not an error."""
+    digest = None
     try:
-        if not path.stat().st_size:
-            return Measured("empty", "the file has no bytes")
-        with path.open("rb") as stream:
-            digest = hashlib.file_digest(stream, "sha256").hexdigest()
-            promised_bytes, held_bytes = wav_data_bytes(stream)
-            stream.seek(0)
-            first = stream.read(4)
+        with open_audio(path, "the file") as file:
+            digest = file.content.sha256()
+            return _measure_samples(file, digest)
+    except AudioError as error:
+        known = error.state in ("missing", "empty")
+        return Measured(error.state, error.detail, None if known else digest or _digest(path))
     except FileNotFoundError:
         return Measured("missing", "there is no such file")
     except OSError as error:
         return Measured("unreadable", error.strerror or str(error))
-    if held_bytes < promised_bytes:
-        return Measured("truncated", f"{held_bytes} of {promised_bytes} bytes of samples", digest)
+
+
+def _digest(path: Path) -> str | None:
     try:
-        with soundfile.SoundFile(path) as audio:
-            return _measure_samples(audio, digest)
-    except (soundfile.LibsndfileError, ValueError, OverflowError, MemoryError) as error:
-        # A FLAC decoder that loses its place has read a good header before it: the file was cut off.
-        is_cut = first == b"fLaC" and path.stat().st_size > 42 and "sync" in str(error)
-        reason = str(error).rpartition("Error : ")[2].rpartition(">: ")[2]
-        return Measured("truncated" if is_cut else "unreadable", " ".join(reason.split()), digest)
+        with path.open("rb") as stream:
+            return hashlib.file_digest(stream, "sha256").hexdigest()
+    except OSError:
+        return None
 
 
 def measure_all(folder: Path, paths: Iterable[str]) -> Iterator[Measured]:
@@ -88,55 +86,46 @@ def is_inside(path: object) -> bool:
     )
 
 
-def wav_data_bytes(stream: BinaryIO) -> tuple[int, int]:
-    """Bytes of samples that a WAV header promises, and bytes that the file holds; (0, 0) for other formats.
-
-    libsndfile corrects a length that is too large silently, so that a cut-off WAV file would pass for a short
-    one.
-    """
-    length = stream.seek(0, io.SEEK_END)
-    stream.seek(0)
-    start = stream.read(12)
-    if len(start) < 12 or start[:4] != b"RIFF" or start[8:12] != b"WAVE":
-        return 0, 0
-    at = 12
-    while at + 8 <= length:
-        stream.seek(at)
-        name, size = struct.unpack("<4sI", stream.read(8))
-        at += 8
-        if name == b"data":
-            return (0, 0) if size == _SIZE_UNKNOWN else (size, length - at)
-        at += size + size % 2  # chunks are padded to even lengths
-    return 0, 0
-
-
-def _measure_samples(audio: soundfile.SoundFile, digest: str) -> Measured:
+def _measure_samples(file: AudioFile, digest: str) -> Measured:
     """Everything that needs samples, of a file of any length, in blocks of whole 20 ms frames."""
-    rate_hz, promised, held = audio.samplerate, audio.frames, 0
+    rate_hz, held = file.rate_hz, 0
     samples_hash = hashlib.blake2b(digest_size=16)
     power = silent = clipped = 0.0
     frame = max(1, int(SILENCE_FRAME_S * rate_hz))
-    while len(block := audio.read(frame * _BLOCK_FRAMES, dtype="float32", always_2d=True)):
-        if not np.isfinite(block).all():
-            return Measured("unreadable", "it holds NaN or infinite samples", digest)
-        mono = block[:, 0] if block.shape[1] == 1 else block.mean(axis=1)
+    choice = choose_channel(file)
+    for block in _in_frames(file, frame):
+        mono = to_mono(block, choice)
         held += len(block)
         samples_hash.update(block.tobytes())
-        power += float(np.dot(mono, mono))
+        power += float(np.dot(mono, mono)) if np.abs(mono).max() < 1e6 else math.inf
         silent += silent_share(mono, rate_hz) * -(-len(mono) // frame)
         clipped += clipped_share(block.reshape(-1)) * len(block)
-    if held < promised:
-        return Measured("truncated", f"{held} of {promised} samples", digest)
-    if not held:
-        return Measured("empty", "the file has no samples", digest)
     return Measured(
         state="ok",
+        detail="; ".join(file.notes),
         file_sha256=digest,
         audio_hash=samples_hash.hexdigest(),
         measured_duration_s=held / rate_hz,
         measured_rate_hz=float(rate_hz),
-        channels=float(audio.channels),
+        channels=float(file.channels),
         silent_share=silent / -(-held // frame),
         clipped_share=clipped / held,
-        level_dbfs=10.0 * math.log10(max(power / held, 1e-12)),
+        level_dbfs=10.0 * math.log10(min(max(power / held, 1e-12), 1e12)),
     )
+
+
+def _in_frames(file: AudioFile, frame: int) -> Iterator[np.ndarray[Any, np.dtype[np.float32]]]:
+    """Blocks of whole frames, but for the last one: a decoder may give any number of samples at a time."""
+    size = max(frame, frame * min(_BLOCK_FRAMES, (1 << 21) // (frame * file.channels)))
+    held: list[np.ndarray[Any, np.dtype[np.float32]]] = []
+    count = 0
+    for block in file.blocks(size):
+        held.append(block)
+        count += len(block)
+        if count < size:
+            continue
+        whole = held[0] if len(held) == 1 else np.concatenate(held)
+        yield whole[:size]
+        held, count = [whole[size:]], len(whole) - size
+    if count:
+        yield held[0] if len(held) == 1 else np.concatenate(held)

@@ -188,12 +188,10 @@ def test_standard_input_is_raw_samples_or_a_wav_file() -> None:
     doubled = np.concatenate(list(from_bytes(io.BytesIO(wav_bytes(np.repeat(samples, 2), 32_000, 2)))))
     assert len(doubled) == pytest.approx(20_001, abs=2)
     assert np.abs(doubled[100:19_900] - expected[100:19_900]).max() < 0.01
-    eight_bits = wav_bytes(samples, 16_000, 1).replace(b"\x02\x00\x10\x00data", b"\x01\x00\x08\x00data")
     for content, message in (
         (b"fLaC" + bytes(100), "FLAC"),
         (samples.tobytes() + b"\x01", "1 bytes"),
-        (eight_bits, "8 bits"),
-        (wav_bytes(samples, 16_000, 1)[:36], "no samples"),
+        (wav_bytes(samples, 16_000, 1)[:36], "without a data chunk"),
     ):
         with pytest.raises(DataError, match=message):
             list(from_bytes(io.BytesIO(content)))

@@ -47,6 +47,7 @@ class Transcription:
         confidence: mean over the characters, None without any.
         model_sha256: of the model file.
         clipped_share: samples of the recording at full scale.
+        notes: sentences about what was put right while it was read.
     """
 
     path: str
@@ -58,11 +59,12 @@ class Transcription:
     confidence: float | None
     model_sha256: str
     clipped_share: float = 0.0
+    notes: tuple[str, ...] = ()
 
     @property
     def warnings(self) -> Sequence[str]:
-        """What is wrong with a recording that was transcribed all the same, with what to do."""
-        return clipping_warnings(self.path, self.clipped_share)
+        """What is wrong with a recording that was transcribed all the same, and what was put right."""
+        return (*clipping_warnings(self.path, self.clipped_share), *self.notes)
 
 
 def as_line(transcription: Transcription, several: bool) -> str:

@@ -1,29 +1,55 @@
 """A recording of any length, block by block: float32 mono at 16 kHz, never the whole of a long one at once.
 
 It is read twice: once for its length, its level and its faults (`survey`), then window by window. A short
-one is kept from the first time. Channels are averaged and rates converted as `tasks.data.audio` does,
-sample for sample. No command.
+one is kept from the first time. Files are read by `tasks.audio.reader`; channels become one and rates are
+converted as `tasks.data.audio` does, sample for sample. No command.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import soundfile
 import soxr
 
 from tasks.asr.recordings.clipping import Clipping
+from tasks.audio.channels import to_mono
+from tasks.audio.reader import BLOCK_FRAMES, AudioFile, choose_channel, open_audio
 from tasks.data.audio import SAMPLE_RATE_HZ, Header, probe
 from tasks.errors import DataError
 
 Audio = np.ndarray[Any, np.dtype[np.float32]]
-BLOCK_FRAMES = 1 << 16  # of the file, at its own rate
-_RATES_HZ = (1_000, 768_000)
-_AGAIN = "record, copy or convert it again (`ffmpeg -i FILE OTHER.wav`)"
+__all__ = [
+    "BLOCK_FRAMES",
+    "Heard",
+    "Recording",
+    "blocks",
+    "read_header",
+    "stated_seconds",
+    "stretches",
+    "survey",
+]
+
+
+@dataclass
+class Heard:
+    """What reading a recording tells: filled in by `blocks`.
+
+    Attributes:
+        frames: samples per channel so far, at `rate_hz`.
+        rate_hz: of the file.
+        notes: what was put right, each a clause whose subject is the file.
+        choice: the channel taken, None for the mean; meaningless before `is_chosen`.
+    """
+
+    frames: int = 0
+    rate_hz: int = SAMPLE_RATE_HZ
+    notes: tuple[str, ...] = field(default=())
+    choice: int | None = None
+    is_chosen: bool = False
 
 
 @dataclass(frozen=True)
@@ -39,6 +65,7 @@ class Recording:
         variance: of the samples.
         clipped_share: samples at full scale, as the file has them.
         audio: all samples, of a short recording; else None.
+        heard: what was found on the first reading, for the second.
     """
 
     path: Path
@@ -49,6 +76,12 @@ class Recording:
     variance: float
     clipped_share: float
     audio: Audio | None
+    heard: Heard
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """Sentences about what was put right while it was read."""
+        return tuple(f"{self.name} {note}" for note in self.heard.notes)
 
 
 def survey(path: Path, name: str, keep: int) -> Recording:
@@ -57,10 +90,10 @@ def survey(path: Path, name: str, keep: int) -> Recording:
     Raises:
         DataError: not audio, empty, cut short, or with samples that are not numbers.
     """
-    header = read_header(path, name)
+    heard = Heard()
     kept: list[Audio] | None = []
     samples, total, squares, clipping = 0, 0.0, 0.0, Clipping()
-    for block in blocks(path, name, clipping):
+    for block in blocks(path, name, clipping, heard):
         samples += len(block)
         exact = block.astype(np.float64)
         total += float(exact.sum())
@@ -70,69 +103,58 @@ def survey(path: Path, name: str, keep: int) -> Recording:
     return Recording(
         path=path,
         name=name,
-        duration_s=header.duration_s,
+        duration_s=heard.frames / heard.rate_hz,
         samples=samples,
         mean=mean,
         variance=max(0.0, squares / max(1, samples) - mean * mean),
         clipped_share=clipping.share,
         audio=None if kept is None else np.concatenate([np.zeros(0, np.float32), *kept]),
+        heard=heard,
     )
 
 
 def read_header(path: Path, name: str) -> Header:
-    """As `tasks.data.audio.probe`, with `name` in the message and no advice about manifests."""
-    try:
-        header = probe(path)
-    except TypeError as error:  # soundfile asks for a rate, by the suffix alone
-        raise DataError(
-            f"{name} is called RAW", "such samples have no header", "convert it to WAV or rename it"
-        ) from error
-    except DataError as error:
-        raise DataError(error.what.replace(str(path), name), error.rule, _AGAIN) from error
-    low, high = _RATES_HZ
-    if not low <= header.sample_rate_hz <= high:
-        raise DataError(
-            f"{name} has a rate of {header.sample_rate_hz} Hz", f"must be {low} to {high} Hz", _AGAIN
-        )
-    return header
+    """As `tasks.data.audio.probe`, with `name` in the message."""
+    return probe(path, name)
 
 
-def blocks(path: Path, name: str, clipping: Clipping | None = None) -> Iterator[Audio]:
+def stated_seconds(path: Path, name: str) -> float:
+    """Length by the structure of a file; 0 where only decoding would tell. Raises `DataError` as `survey`."""
+    with open_audio(path, name) as file:
+        return (file.stated() or 0) / file.rate_hz
+
+
+def blocks(
+    path: Path, name: str, clipping: Clipping | None = None, heard: Heard | None = None
+) -> Iterator[Audio]:
     """The samples at 16 kHz, some seconds at a time.
 
     Args:
         clipping: counts the samples as they are read.
+        heard: is told what is found; one that knows the channel to take spares a reading.
 
     Raises:
         DataError: as `survey`.
     """
-    try:
-        with soundfile.SoundFile(str(path)) as file:
-            yield from _converted(file, name, clipping)
-    except (soundfile.LibsndfileError, RuntimeError) as error:
-        reason = str(error).split(": ")[-1].rstrip(".")
-        raise DataError(
-            f"{name} cannot be decoded ({reason})", "must be a whole audio file", _AGAIN
-        ) from error
+    heard = Heard() if heard is None else heard
+    with open_audio(path, name) as file:
+        if not heard.is_chosen:
+            heard.choice, heard.is_chosen = choose_channel(file), True
+            heard.notes = file.notes
+        heard.rate_hz, heard.frames = file.rate_hz, 0
+        yield from _converted(file, clipping, heard)
 
 
-def _converted(file: soundfile.SoundFile, name: str, clipping: Clipping | None) -> Iterator[Audio]:
-    rate_hz, expected, read = file.samplerate, file.frames, 0
+def _converted(file: AudioFile, clipping: Clipping | None, heard: Heard) -> Iterator[Audio]:
     resampler = None
-    if rate_hz != SAMPLE_RATE_HZ:
-        resampler = soxr.ResampleStream(rate_hz, SAMPLE_RATE_HZ, 1, dtype="float32", quality="HQ")
-    while len(block := file.read(BLOCK_FRAMES, dtype="float32", always_2d=True)):
-        if not np.isfinite(block).all():
-            raise DataError(f"{name} holds NaN or infinite samples", "samples must be numbers", _AGAIN)
-        read += len(block)
+    if file.rate_hz != SAMPLE_RATE_HZ:
+        resampler = soxr.ResampleStream(file.rate_hz, SAMPLE_RATE_HZ, 1, dtype="float32", quality="HQ")
+    for block in file.blocks():
+        heard.frames += len(block)
         if clipping is not None:
             clipping.add(block)
-        mono = np.ascontiguousarray(block.mean(axis=1) if block.shape[1] > 1 else block[:, 0])
+        mono = np.ascontiguousarray(to_mono(block, heard.choice))
         yield _limited(mono if resampler is None else resampler.resample_chunk(mono))
-    if read < expected:
-        raise DataError(
-            f"{name} is truncated: {read} of {expected} samples", "an audio file must be whole", _AGAIN
-        )
     if resampler is not None:
         yield _limited(resampler.resample_chunk(np.zeros(0, np.float32), last=True))
 
@@ -146,7 +168,7 @@ def stretches(recording: Recording, ranges: Iterable[tuple[int, int]]) -> Iterat
 
     Holds no more than the longest range and a block. Raises `DataError` when the file has become shorter.
     """
-    source = blocks(recording.path, recording.name)
+    source = blocks(recording.path, recording.name, None, replace(recording.heard))
     held, at = np.zeros(0, np.float32), 0  # `held` begins at sample `at`
     for start, stop in ranges:
         parts = [held]

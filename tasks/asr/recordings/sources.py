@@ -15,12 +15,13 @@ from typing import IO, NamedTuple
 from tasks.errors import DataError, MalgilError, explain_os_error
 
 STANDARD_INPUT = "-"
-# What is looked for in a folder. The second half libsndfile cannot read: named, so that it is reported.
+# What is looked for in a folder. The second half ffmpeg reads where it is installed; else it is reported.
 SUFFIXES = frozenset(
     f".{suffix}"
     for suffixes in (
-        ("wav", "wave", "flac", "ogg", "oga", "opus", "mp3", "aiff", "aif", "au", "snd", "caf", "w64"),
-        ("m4a", "aac", "wma", "amr", "webm"),
+        ("wav", "wave", "flac", "ogg", "oga", "opus", "spx", "mp3", "mp2", "mpga"),
+        ("aiff", "aif", "aifc", "au", "snd", "caf", "w64", "rf64", "sph"),
+        ("m4a", "mp4", "aac", "wma", "amr", "webm", "mka", "ac3", "wv", "3gp"),
     )
     for suffix in suffixes
 )
@@ -125,24 +126,50 @@ def _shown(path: Path) -> str:
 def output_files(sources: Sequence[Source | Failure], folder: Path, suffix: str) -> dict[str, Path]:
     """Name of each source → its file in `folder`, below which the subfolders of a folder are kept.
 
+    Where names clash (a.mp3 and a.wav), or one would be that of a recording, those are kept apart by their
+    whole name (a.mp3.srt, a.wav.srt), then by the folders that they come from.
+
     Raises:
-        DataError: two recordings would be written to one file, or one over a recording.
+        DataError: that does not help either.
     """
-    files: dict[str, Path] = {}
-    owners: dict[Path, str] = {}
+    wanted = {
+        source.name: _output_names(source, folder, suffix) for source in sources if isinstance(source, Source)
+    }
     inputs = {source.path.resolve() for source in sources if isinstance(source, Source)}
-    for source in sources:
-        if not isinstance(source, Source):
-            continue
-        target = folder / source.output.with_name(source.output.name + suffix)
-        other = owners.setdefault(target, source.name)
-        if other != source.name:
-            raise DataError(
-                f"{other} and {source.name} would both be written to {target}",
-                "recordings of one call need names of their own",
-                "call once per folder, each with an --out of its own",
-            )
-        if target.resolve() in inputs:
-            raise DataError(f"{target} is a recording", "results overwrite no input", "choose another --out")
-        files[source.name] = target
-    return files
+    level = dict.fromkeys(wanted, 0)
+    while True:
+        owners: dict[Path, list[str]] = {}
+        for name, names in wanted.items():
+            owners.setdefault(names[level[name]], []).append(name)
+        clashes = [(t, own) for t, own in owners.items() if len(own) > 1 or t.resolve() in inputs]
+        if not clashes:
+            return {name: names[level[name]] for name, names in wanted.items()}
+        for target, own in clashes:
+            lowest = min(level[name] for name in own)
+            for name in own:
+                if level[name] == lowest:
+                    level[name] += 1
+                if level[name] == len(wanted[name]):
+                    raise _clash(target, own)
+
+
+def _output_names(source: Source, folder: Path, suffix: str) -> list[Path]:
+    """What the file of a source may be called, the shortest first."""
+    own = source.output
+    whole = source.path.name if source.name != STANDARD_INPUT else own.name
+    names = [folder / own.with_name(own.name + suffix), folder / own.with_name(whole + suffix)]
+    above: tuple[str, ...] = ()
+    for part in reversed([p for p in source.path.resolve().parent.parts if p != source.path.anchor]):
+        above = (part, *above)
+        names.append(folder.joinpath(*above, whole + suffix))
+    return names
+
+
+def _clash(target: Path, names: list[str]) -> DataError:
+    if len(names) > 1:
+        return DataError(
+            f"{' and '.join(names)} would be written to {target}",
+            "recordings of one call need names of their own",
+            "call once for each, with an --out of its own",
+        )
+    return DataError(f"{target} is a recording", "results overwrite no input", "choose another --out")

@@ -1,58 +1,83 @@
 """Where a stream comes from: a file, standard input, a microphone; float32 at 16 kHz, 0.1 s at a time.
 
-No command.
+Standard input may be raw samples or anything that `tasks.audio.reader` reads, told apart by its first bytes.
+Raw samples and WAV are heard as they come; any other container is stored first, since it may be read from its
+end. No command.
 """
 
 from __future__ import annotations
 
 import queue
-import struct
+import shutil
+import tempfile
 from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import IO, Any, NamedTuple
+from typing import IO, Any
 
 import numpy as np
-import soxr
 
 from tasks.asr.recordings import recording
 from tasks.asr.recordings.clipping import Clipping
+from tasks.asr.recordings.recording import Heard
+from tasks.asr.streaming.pipe import PipedWav, RawSamples
+from tasks.audio import faults
+from tasks.audio.kinds import SNIFFED, Kind, id3_bytes, kind_of
+from tasks.audio.reader import open_audio
 from tasks.data.audio import SAMPLE_RATE_HZ
 from tasks.errors import DataError, MissingDependencyError
 
 Audio = np.ndarray[Any, np.dtype[np.float32]]
 BLOCK_SAMPLES = 1_600
+STANDARD_INPUT = "standard input"
+_CHANCE = ("AC-3", "SDS", "AAC (ADTS)", "JSON", "Monkey's Audio")  # magics that samples may begin with
 _CONVERT = "pipe it through `ffmpeg -v error -i FILE -f s16le -ar 16000 -ac 1 -`"
-_OTHER_FORMATS = {b"fLaC": "FLAC", b"OggS": "Ogg", b"ID3": "MP3", b"FORM": "AIFF"}
 
 
-class _Layout(NamedTuple):
-    channels: int
-    rate_hz: int
-
-
-def from_file(path: Path, clipping: Clipping | None = None) -> Iterator[Audio]:
+def from_file(path: Path, clipping: Clipping | None = None, heard: Heard | None = None) -> Iterator[Audio]:
     """The samples of a recording, which is read as it is needed; `clipping` counts them as they come.
 
-    Raises `DataError` where it cannot be read.
+    `heard` is told what was put right. Raises `DataError` where it cannot be read.
     """
-    recording.read_header(path, str(path))
-    return _in_blocks(recording.blocks(path, str(path), clipping))
+    with open_audio(path, str(path)):
+        pass
+    return _in_blocks(recording.blocks(path, str(path), clipping, heard))
 
 
-def from_bytes(stream: IO[bytes], clipping: Clipping | None = None) -> Iterator[Audio]:
-    """The samples of raw 16-bit little-endian mono at 16 kHz, or of a WAV file of 16 bits, as they come.
+def from_bytes(
+    stream: IO[bytes], clipping: Clipping | None = None, heard: Heard | None = None
+) -> Iterator[Audio]:
+    """The samples of raw 16-bit little-endian mono at 16 kHz, or of audio of any format.
 
-    Raises `DataError` for another format, and for half a sample at the end.
+    `heard` is told what was put right. Raises `DataError` for what is no audio, for what is cut off, and for
+    half a sample at the end.
     """
+    heard = Heard() if heard is None else heard
     first = stream.read(12)
-    for magic, name in _OTHER_FORMATS.items():
-        if first.startswith(magic):
-            raise DataError(
-                f"standard input is {name}", "must be raw s16le at 16 kHz or a WAV file of 16 bits", _CONVERT
-            )
-    if first[:4] == b"RIFF" and first[8:] == b"WAVE":
-        return _in_blocks(_samples(stream, b"", _wav_layout(stream), clipping))
-    return _in_blocks(_samples(stream, first, _Layout(1, SAMPLE_RATE_HZ), clipping))
+    if first[:4] in (b"RIFF", b"RIFX") and first[8:] == b"WAVE":
+        wav = PipedWav(stream, first, STANDARD_INPUT)
+        if wav.is_plain:
+            return _in_blocks(wav.blocks(clipping, heard))
+        return _stored(wav.taken, stream, clipping, heard)
+    first += stream.read(SNIFFED - len(first)) if len(first) == 12 else b""
+    tag = id3_bytes(first)
+    kind: Kind | None = None if tag else kind_of(first)
+    if kind is not None and kind.name in _CHANCE:
+        kind = None
+    if kind is not None and kind.by == "":
+        raise faults.unreadable(STANDARD_INPUT, f"it is {kind.name}", next_step=kind.next_step)
+    if tag or kind is not None:
+        return _stored(first, stream, clipping, heard)
+    return _in_blocks(RawSamples(stream, first, STANDARD_INPUT, _CONVERT).blocks(clipping))
+
+
+def _stored(first: bytes, stream: IO[bytes], clipping: Clipping | None, heard: Heard) -> Iterator[Audio]:
+    """The rest of the stream in a file of its own, read to its end; the file goes with the samples."""
+    with tempfile.TemporaryDirectory(prefix="malgil-") as folder:
+        path = Path(folder, "stdin")
+        with path.open("wb") as copy:
+            copy.write(first)
+            shutil.copyfileobj(stream, copy)
+        yield from _in_blocks(recording.blocks(path, STANDARD_INPUT, clipping, heard))
 
 
 def from_microphone(clipping: Clipping | None = None) -> Iterator[Audio]:
@@ -93,58 +118,6 @@ def _heard(microphone: Any, blocks: queue.Queue[Audio], clipping: Clipping | Non
             if clipping is not None:
                 clipping.add(block)
             yield block
-
-
-def _wav_layout(stream: IO[bytes]) -> _Layout:
-    """Reads up to the first sample of a WAV file. Raises `DataError` unless it has 16 bits."""
-    layout = None
-    while len(head := stream.read(8)) == 8:
-        name, size = head[:4], struct.unpack("<I", head[4:])[0]
-        if name == b"data" and layout is not None:
-            return layout
-        if size > 1 << 20:  # no header part is as long: the file is not what it says
-            break
-        content = stream.read(size + size % 2)
-        if name == b"fmt " and len(content) >= 16:
-            kind, channels, rate_hz, _, _, bits = struct.unpack("<HHIIHH", content[:16])
-            if kind not in (1, 0xFFFE) or bits != 16 or not channels or not 1_000 <= rate_hz <= 768_000:
-                raise DataError(
-                    f"the WAV file on standard input has format {kind}, {bits} bits and {rate_hz} Hz",
-                    "must be PCM of 16 bits",
-                    _CONVERT,
-                )
-            layout = _Layout(channels, rate_hz)
-    raise DataError("the WAV file on standard input has no samples", "must be whole", _CONVERT)
-
-
-def _samples(stream: IO[bytes], first: bytes, layout: _Layout, clipping: Clipping | None) -> Iterator[Audio]:
-    """Mono at 16 kHz from 16-bit samples."""
-    frame = 2 * layout.channels
-    resampler = None
-    if layout.rate_hz != SAMPLE_RATE_HZ:
-        resampler = soxr.ResampleStream(layout.rate_hz, SAMPLE_RATE_HZ, 1, dtype="float32", quality="HQ")
-    per_read = frame * (layout.rate_hz // 10)
-    rest = first
-    while True:
-        content = stream.read(per_read - len(rest))
-        data = rest + content
-        whole = len(data) // frame * frame
-        rest = data[whole:]
-        samples = (np.frombuffer(data[:whole], "<i2") / 32768.0).astype(np.float32)
-        if clipping is not None:
-            clipping.add(samples)
-        audio = samples.reshape(-1, layout.channels).mean(axis=1)
-        if resampler is not None:
-            audio = resampler.resample_chunk(audio, last=not content)
-        yield np.clip(audio, -1.0, 1.0)
-        if not content:
-            break
-    if rest:
-        raise DataError(
-            f"standard input ends with {len(rest)} bytes of a sample of {frame}",
-            "samples must be whole",
-            _CONVERT,
-        )
 
 
 def _in_blocks(pieces: Iterable[Audio]) -> Iterator[Audio]:
