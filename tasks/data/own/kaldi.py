@@ -97,11 +97,10 @@ def _rows(folder: Path, script: Path) -> Gathered:
 
 def _entries(path: Path, file: str, aside: list[SetAside]) -> tuple[_Entries, int]:
     """Utterance to (line, the rest of it), and how many lines there are."""
-    found: _TEXT, _SPEAKERS = "text", "utt2spk"
-_Entries = {}
+    found: _Entries = {}
     lines = read_lines(path)
     for line in lines:
-        name, _, rest = line.text.strip().replace("\t", " ", 1).partition(" ")
+        name, rest = ([*line.text.split(maxsplit=1), "", ""])[:2]
         if not line.text.strip():
             aside.append(SetAside(file, line.number, "blank_line"))
         elif line.fault or not rest.strip() or name in found:
