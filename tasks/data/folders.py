@@ -23,12 +23,12 @@ from pathlib import Path, PurePosixPath
 import pandas as pd
 
 from tasks.data.own.gathered import Gathered, rows_of_table
-from tasks.data.own.kaldi import SCRIPT, rows_of_kaldi
+from tasks.data.own.kaldi import SCRIPT, is_kaldis, rows_of_kaldi
 from tasks.data.own.listing import Listing, list_folder
 from tasks.data.own.ljspeech import is_ljspeech, rows_of_ljspeech
 from tasks.data.own.paths import AUDIO_SUFFIXES
 from tasks.data.own.reader import read
-from tasks.data.own.reconciliation import Count, added
+from tasks.data.own.reconciliation import Count, SetAside, added
 from tasks.data.own.transcripts import rows_of_listings, rows_of_sidecars
 from tasks.data.splits import SPLIT_NAMES
 from tasks.errors import DataError
@@ -64,15 +64,18 @@ def rows_of_folder(folder: Path, named: Mapping[str, str] | None = None) -> Gath
             "leave corpus.audio_column, transcript_column, speaker_column and split_column empty",
         )
     elif scripts:
-        gathered, used = rows_of_kaldi(folder, scripts), scripts
+        places = {PurePosixPath(file).parent for file in scripts}
+        used = [file for file in listing.files if PurePosixPath(file).parent in places and is_kaldis(file)]
+        gathered = rows_of_kaldi(folder, scripts)
     elif listings:
         gathered, used = rows_of_listings(folder, listings, listing.audio), listings
     else:
         _require_recordings(folder, listing)
         gathered, used = with_speakers(rows_of_sidecars(folder, listing)), []
     gathered = _with_splits(gathered)
-    counts = [_count_files(listing, gathered, used), *gathered.counts]
-    return Gathered(gathered.frame, counts, [*listing.aside, *gathered.aside], gathered.notes)
+    count, others = _count_files(listing, gathered, used)
+    aside = [*listing.aside, *(SetAside(file, 0, "other_file") for file in others), *gathered.aside]
+    return Gathered(gathered.frame, [count, *gathered.counts], aside, gathered.notes)
 
 
 def _rows_of_metadata(folder: Path, tables: list[str], named: Mapping[str, str] | None) -> Gathered:
@@ -100,8 +103,9 @@ def _require_recordings(folder: Path, listing: Listing) -> None:
         )
 
 
-def _count_files(listing: Listing, gathered: Gathered, tables: Sequence[str]) -> Count:
-    """Every file of the folder: those that made rows or hold their lines, and the others by what they are."""
+def _count_files(listing: Listing, gathered: Gathered, tables: Sequence[str]) -> tuple[Count, Sequence[str]]:
+    """Every file of the folder: those that made rows or hold their lines, the others by what they are; and
+    those that are nothing of a corpus."""
     reasons = Counter(one.reason for one in listing.aside)
     left = set(listing.files)
     if tables:
@@ -125,7 +129,7 @@ def _count_files(listing: Listing, gathered: Gathered, tables: Sequence[str]) ->
             left.discard(one.file)
     reasons["other_file"] = len(left)
     named = {reason: number for reason, number in reasons.items() if number}
-    return Count("find", "file", listing.entered, made, named).check()
+    return Count("find", "file", listing.entered, made, named).check(), sorted(left)
 
 
 def _with_splits(gathered: Gathered) -> Gathered:

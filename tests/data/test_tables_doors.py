@@ -329,6 +329,7 @@ def test_what_lost_its_partner_in_a_folder_is_named(
         "other_file": 2,
     }
     assert sorted(aside(corpus)) == [("3.txt", 0), ("5.txt", 0)]
+    assert sorted(aside(corpus, "other_file")) == [("README.txt", 0), ("notes.pdf", 0)]
     result = validate(limits, corpus=corpus, out=tmp_path / "out")
     assert result["reasons"]["transcript_without_audio"] == 1 and result["reasons"]["unreadable_line"] == 1
 
@@ -382,6 +383,7 @@ def test_a_folder_as_kaldi_and_espnet_write_it(mine: Path, make: Make) -> None:
     by_text = manifest.set_index("transcript")
     assert (corpus / by_text.loc[TEXTS[7], "path"]).read_bytes() == SOUNDS[7]
     assert aside(corpus) == [("train/wav.scp", 51), ("train/wav.scp", 52)]
+    assert steps(corpus)[0]["set_aside"] == {"recording": COUNT}
     assert by_text.loc[TEXTS[7], ["origin_file", "origin_line"]].tolist() == ["train/text", 8]
     (mine / "train/segments").write_text("a b 0 1\n")
     with pytest.raises(DataError, match="cuts recordings into utterances"):

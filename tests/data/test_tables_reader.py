@@ -364,3 +364,20 @@ def test_texts_that_spark_wrote_as_bytes_are_texts(tmp_path: Path) -> None:
     columns = {"path": pa.array([b"a.wav"], pa.binary()), "text": pa.array(["불 켜".encode()], pa.binary())}
     pq.write_table(pa.table(columns), tmp_path / "a.parquet")
     assert list(read(tmp_path / "a.parquet").frame.iloc[0]) == ["a.wav", "불 켜"]
+
+
+def test_quotes_behind_a_space_hold_a_field_together(tmp_path: Path) -> None:
+    found = table(tmp_path, 'path, transcript, speaker\na.wav, "하나, 둘", s1\nb.wav, 셋, s2\n')
+    assert [text.strip() for text in found.frame["transcript"]] == ["하나, 둘", "셋"] and not named(found)
+
+
+@pytest.mark.parametrize("row", ['"a1.wav","창문,"s1"', '"a1.wav","창문","s1', '"a1.wav","창문","s1\n'])
+def test_a_lost_quote_among_quoted_fields_costs_its_own_line(tmp_path: Path, row: str) -> None:
+    rows = [
+        '"path","transcript","speaker"',
+        '"a0.wav","거실","s0"',
+        row.strip("\n"),
+        '"a2.wav","문, 열어","s2"',
+    ]
+    found = table(tmp_path, "\n".join(rows) + "\n")
+    assert named(found) == [(3, "unclosed_quote")] and list(found.lines) == [2, 4]

@@ -8,7 +8,7 @@ utt2spk   <utterance> <speaker>     optional
 from __future__ import annotations
 
 from collections.abc import Sequence
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 import pandas as pd
 
@@ -18,6 +18,7 @@ from tasks.data.own.reconciliation import Count, SetAside, added, counted
 from tasks.errors import DataError
 
 SCRIPT = "wav.scp"
+_TEXT, _SPEAKERS = "text", "utt2spk"
 _Entries = dict[str, tuple[int, str]]
 
 
@@ -41,6 +42,11 @@ def rows_of_kaldi(folder: Path, scripts: Sequence[str]) -> Gathered:
     return Gathered(pd.concat(frames, ignore_index=True), [added("read", counts)], aside)
 
 
+def is_kaldis(file: str) -> bool:
+    """Whether a file beside a wav.scp is one of those that are read."""
+    return PurePosixPath(file).name in (SCRIPT, _TEXT, _SPEAKERS)
+
+
 def _rows(folder: Path, script: Path) -> Gathered:
     place = folder / script.parent
     if (place / "segments").is_file():
@@ -49,17 +55,17 @@ def _rows(folder: Path, script: Path) -> Gathered:
             "one file per utterance is needed",
             "cut them first (Kaldi: `extract-segments`, ESPnet: `format_wav_scp.sh --segments`)",
         )
-    if not (place / "text").is_file():
+    if not (place / _TEXT).is_file():
         raise DataError(
             f"{folder / script} has no file text beside it",
             "the transcripts stand in text: <utterance> <transcript>",
             "write it, or name a manifest (corpus.source: manifest)",
         )
-    text_file = (script.parent / "text").as_posix()
+    text_file = (script.parent / _TEXT).as_posix()
     aside: list[SetAside] = []
     paths, entered = _entries(folder / script, script.as_posix(), aside)
-    texts, of_texts = _entries(place / "text", text_file, aside)
-    speakers = _entries(place / "utt2spk", "", [])[0] if (place / "utt2spk").is_file() else {}
+    texts, of_texts = _entries(place / _TEXT, text_file, aside)
+    speakers = _entries(place / _SPEAKERS, "", [])[0] if (place / _SPEAKERS).is_file() else {}
     for name, (line, path) in list(paths.items()):
         if path.endswith("|"):
             why = "a command, not a file: run it and name what it writes"
@@ -94,7 +100,7 @@ def _entries(path: Path, file: str, aside: list[SetAside]) -> tuple[_Entries, in
     found: _Entries = {}
     lines = read_lines(path)
     for line in lines:
-        name, _, rest = line.text.strip().replace("\t", " ", 1).partition(" ")
+        name, rest = ([*line.text.split(maxsplit=1), "", ""])[:2]
         if not line.text.strip():
             aside.append(SetAside(file, line.number, "blank_line"))
         elif line.fault or not rest.strip() or name in found:

@@ -149,14 +149,14 @@ def _fields_of_header(text: str, separator: str) -> list[str]:
 def _shape(lines: Sequence[Line], separator: str, width: int, least: int) -> _Shape:
     rows = []
     for line in lines:
-        if '"' not in line.text and line.text.count(separator) == width - 1:
+        if line.text.count(separator) == width - 1:
             rows.append(line.text.split(separator))
             if len(rows) == _SHAPED:
                 break
     files = tuple(
         at
         for at in range(width)
-        if rows and sum(bool(_SUFFIX.search(row[at].strip())) for row in rows) >= 0.9 * len(rows)
+        if rows and sum(bool(_SUFFIX.search(row[at].strip(' "'))) for row in rows) >= 0.9 * len(rows)
     )
     return _Shape(separator, width, least, files)
 
@@ -209,7 +209,7 @@ def _quoted_record(lines: Sequence[Line], at: int, shape: _Shape) -> _Record:
             return _Record(fields, [line], is_plain=True)
         return _Record([], [line], "unclosed_quote", "a quote opens in this line and is not closed")
     if length == 1:
-        return _Record(fields, [line])
+        return _Record(_spaced(line.text, shape) if len(fields) > shape.width else fields, [line])
     if row := _swallowed(lines[at : at + length], fields, shape):
         why = f"a quote opens in this line and would swallow line {row}, which is a row of its own"
         return _Record([], [line], "unclosed_quote", why)
@@ -228,6 +228,16 @@ def _parse(lines: Sequence[Line], at: int, separator: str) -> tuple[list[str], i
     reader = csv.reader(ahead(), delimiter=separator, strict=True)
     fields = next(reader)
     return [field.replace(_RETURN, "\r") for field in fields], reader.line_num
+
+
+def _spaced(text: str, shape: _Shape) -> list[str]:
+    """The fields of a line whose quotes stand behind a space, as in `a.wav, "one, two"`."""
+    try:
+        given = [text.replace("\r", _RETURN)]
+        fields = next(csv.reader(given, delimiter=shape.separator, strict=True, skipinitialspace=True))
+    except csv.Error:
+        return text.split(shape.separator)
+    return [field.replace(_RETURN, "\r") for field in fields]
 
 
 def _is_closed(text: str, separator: str) -> bool:
