@@ -72,7 +72,7 @@ def weights_of(folder: Path) -> dict[str, Any]:
 
     For shards: the SHA-256 of the JSON of theirs. Empty where there are none.
     """
-    if (folder / CONVERSION).is_file() and (folder / WEIGHTS).is_symlink():
+    if (folder / CONVERSION).is_symlink():
         found = read_json(folder / CONVERSION)
         return {name: found[name] for name in ("file", "sha256", "converted_sha256")}
     files = sorted(folder.glob("model*.safetensors"))
