@@ -17,7 +17,7 @@ from tasks.artifacts import new_folder
 from tasks.errors import ModelError
 from tasks.inference.loading import load_model, load_tokenizer
 from tasks.stage import run_stage
-from tasks.weights.adapters import load_adapter
+from tasks.weights.adapters import merge_adapter
 
 log = logging.getLogger("malgil.merge")
 
@@ -30,10 +30,7 @@ def merge(*, base: Path, adapter: Path, merged: Path) -> None:
             are missing, unexpected or of another shape are named), or a merged weight does not fit float16.
     """
     model, tokenizer = load_model(base), load_tokenizer(base)
-    adapted = load_adapter(model, adapter)
-    if not any(weight.any() for name, weight in adapted.named_parameters() if ".lora_B." in name):
-        log.warning("the adapter in %s has learnt nothing: what is merged equals the base model", adapter)
-    model = adapted.merge_and_unload()
+    model = merge_adapter(model, adapter)
     model = model.to(torch.float16)
     for name, weight in model.named_parameters():
         if not torch.isfinite(weight).all():

@@ -6,6 +6,7 @@ command.
 """
 
 import json
+import logging
 import re
 import warnings
 from collections.abc import Mapping
@@ -16,6 +17,7 @@ from tasks.errors import ModelError
 from tasks.weights.stored import Stored, require_content, stored
 from tasks.weights.whole import listed, require_finite, require_whole
 
+log = logging.getLogger("malgil.weights")
 WEIGHTS, CONFIG = "adapter_model.safetensors", "adapter_config.json"
 OWN_BASE = "name the adapter that was trained on this base model, or train one: `dvc repro -f train_llm`"
 _MOST_CONFIG_BYTES = 10_000_000
@@ -70,6 +72,21 @@ def read_adapter(folder: Path) -> Adapter:
             listed(integers, "tensor is no floating-point numbers", "tensors are no floating-point numbers"),
         )
     return Adapter(folder, config, tensors)
+
+
+def merge_adapter(model: Any, folder: Path) -> Any:
+    """`model` with the adapter of `folder` added to its weights, all of it.
+
+    Raises:
+        ModelError: see `load_adapter`; or PEFT cannot merge adapters of its kind.
+    """
+    adapted = load_adapter(model, folder)
+    if not any(weight.any() for name, weight in adapted.named_parameters() if ".lora_B." in name):
+        log.warning("the adapter in %s has learnt nothing: what is merged equals the base model", folder)
+    try:
+        return adapted.merge_and_unload()
+    except Exception as error:
+        raise _wrong(folder, f"PEFT cannot merge it ({' '.join(str(error).split())[:300]})") from error
 
 
 def load_adapter(model: Any, folder: Path) -> Any:

@@ -10,13 +10,15 @@ from __future__ import annotations
 
 import json
 import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
 from transformers import AutoConfig, AutoModelForCTC, Wav2Vec2Config, Wav2Vec2ForCTC
-from transformers.utils.logging import disable_progress_bar
+from transformers.utils import logging as transformers_logging
 
 from tasks.artifacts import read_json, sha256_file, write_json
 from tasks.asr.checkpoints.layout import MODEL_TYPES, WEIGHTS, first_line, local_folder, normalises
@@ -49,6 +51,7 @@ __all__ = [
     "check_provenance",
     "describe",
     "fresh_model",
+    "is_known_extra",
     "keeps_head",
     "load_checkpoint",
     "load_encoder",
@@ -56,6 +59,7 @@ __all__ = [
     "mini_config",
     "normalises",
     "own_vocabulary",
+    "quiet",
     "read_vocabulary",
     "save_checkpoint",
     "thread_count",
@@ -64,7 +68,8 @@ __all__ = [
 ]
 
 log = logging.getLogger("malgil.asr.checkpoint")
-disable_progress_bar()  # type: ignore[no-untyped-call]  # a small model loads at once, and bars fill the logs of a stage
+# a small model loads at once, and bars fill the logs of a stage
+transformers_logging.disable_progress_bar()  # type: ignore[no-untyped-call]
 _HEAD = "lm_head."
 # What a checkpoint may lack: its head; the vector that masks frames, which fine-tuned ones drop; adapters.
 _OPTIONAL = (_HEAD, "masked_spec_embed", ".adapter")
@@ -280,20 +285,23 @@ def _load(name: str | Path, folder: Path, config: Any) -> tuple[Any, bool]:
     """The model in fp32, whole but for its head, and whether that is of another size than in the file."""
     tensors = stored_in(folder)
     try:
-        model, info = AutoModelForCTC.from_pretrained(
-            folder,
-            config=config,
-            dtype=torch.float32,
-            use_safetensors=True,
-            trust_remote_code=False,
-            local_files_only=True,
-            ignore_mismatched_sizes=True,
-            output_loading_info=True,
-        )
+        with quiet():
+            model, info = AutoModelForCTC.from_pretrained(
+                folder,
+                config=config,
+                dtype=torch.float32,
+                use_safetensors=True,
+                trust_remote_code=False,
+                local_files_only=True,
+                ignore_mismatched_sizes=True,
+                output_loading_info=True,
+            )
     except Exception as error:
         raise _torn(name, first_line(error)) from error
     require_loaded(info, where=name, next_step=_AGAIN, optional=may_lack, known=is_known_extra)
     require_floats(tensors, model, where=name)
+    if unused := sorted({key.split(".")[0] for key in info["unexpected_keys"]}):
+        log.info("%s: not used here: %s", name, ", ".join(unused))
     return model, any(key.startswith(_HEAD) for key, *_ in info["mismatched_keys"])
 
 
@@ -307,6 +315,17 @@ def is_known_extra(name: str) -> bool:
     the vector that masks frames. Heads of other tasks are known too, by their first name.
     """
     return name.split(".")[0] in _OF_PRETRAINING or "masked_spec_embed" in name
+
+
+@contextmanager
+def quiet() -> Iterator[None]:
+    """Without transformers' own report of weights that are missing or not used: what matters is refused here."""
+    before = transformers_logging.get_verbosity()
+    transformers_logging.set_verbosity(logging.ERROR)
+    try:
+        yield
+    finally:
+        transformers_logging.set_verbosity(before)
 
 
 def _torn(name: str | Path, why: str) -> ModelError:

@@ -10,18 +10,15 @@ fine-tuned one. No command.
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 from transformers import AutoModel
-from transformers.utils import logging as transformers_logging
 
-from tasks.asr.checkpoints.checkpoint import check_provenance, is_known_extra, normalises, use_threads
+from tasks.asr.checkpoints.checkpoint import check_provenance, is_known_extra, normalises, quiet, use_threads
 from tasks.asr.recordings.windows import Grid, measure_grid
 from tasks.asr.training.augment import normalised
 from tasks.asr.training.batching import buckets, pad, uses_mask
@@ -131,7 +128,7 @@ def load_encoder_layers(folder: Path, layers: Sequence[int] | None) -> EncoderLa
     check_provenance(place)
     tensors = stored_in(place)
     try:
-        with _quiet():
+        with quiet():
             model, report = AutoModel.from_pretrained(
                 place,
                 dtype=torch.float32,
@@ -179,14 +176,3 @@ def _first(output: Any) -> torch.Tensor:
     """The tensor of a module that returns it alone, or first of several."""
     tensor: torch.Tensor = output[0] if isinstance(output, tuple) else output
     return tensor
-
-
-@contextmanager
-def _quiet() -> Iterator[None]:
-    """Without the report of weights that are not used: the head is left out on purpose."""
-    before = transformers_logging.get_verbosity()
-    transformers_logging.set_verbosity(logging.ERROR)
-    try:
-        yield
-    finally:
-        transformers_logging.set_verbosity(before)

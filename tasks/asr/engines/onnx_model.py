@@ -70,7 +70,7 @@ class OnnxRecogniser:
     def __init__(self, folder: Path, threads: int | None = None, precision: Precision = "int8") -> None:
         import onnxruntime
 
-        path = folder / FILES[precision]
+        self.path = path = folder / FILES[precision]
         if not path.is_file():
             raise ModelError(
                 f"{folder} has no {path.name}",
@@ -78,7 +78,9 @@ class OnnxRecogniser:
                 "export it: `dvc repro export_asr`; versions from before it was made have int8 alone",
             )
         self.sha256 = sha256_file(path)
-        expected = read_json(folder / "malgil.json").get("sha256" if precision == "int8" else "sha256_fp32")
+        said = read_json(folder / "malgil.json")
+        key = "sha256" if precision == "int8" else "sha256_fp32"
+        expected = said.get(key) if isinstance(said, dict) else None
         if expected != self.sha256:
             raise ArtifactError(
                 f"{path} has sha256 {self.sha256}",
@@ -147,8 +149,27 @@ class OnnxRecogniser:
 
     def logits(self, audio: Audio) -> np.ndarray[Any, np.dtype[np.float32]]:
         """Logits (frames, vocabulary) of one utterance."""
-        inputs = normalised(audio) if self.normalise else audio
-        (logits,) = self.session.run(["logits"], {"input_values": inputs[None]})
+        return self.run(normalised(audio) if self.normalise else audio)
+
+    def run(self, inputs: Audio) -> np.ndarray[Any, np.dtype[np.float32]]:
+        """Logits (frames, vocabulary) of one utterance that is normalised where the file asks for it.
+
+        Raises:
+            ModelError: the graph cannot be computed, or gives something else.
+        """
+        try:
+            (logits,) = self.session.run(["logits"], {"input_values": inputs[None]})
+        except Exception as error:
+            said = " ".join(str(error).split())[:300]
+            raise ModelError(
+                f"{self.path} cannot be computed ({said})", "must be the graph that export_asr wrote", AGAIN
+            ) from error
+        if logits.ndim != 3 or logits.shape[-1] < len(self.vocabulary.symbols):
+            raise ModelError(
+                f"{self.path} gives logits of shape {logits.shape}",
+                f"they are (1, frames, {len(self.vocabulary.symbols)})",
+                AGAIN,
+            )
         return np.asarray(logits[0], dtype=np.float32)
 
     def transcripts(self, audio: Sequence[Audio]) -> list[Transcript]:
