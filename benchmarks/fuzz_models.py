@@ -2,10 +2,10 @@
 
     python benchmarks/fuzz_models.py --inputs 2000      # JSON on standard output; exit code 1 on a finding
 
-Each input is a small model of one kind with one to three mutations drawn from its number, so that an input can
-be tried again (`--kind gguf --first 17 --inputs 1`). Many are opened by one child process, under limits on its
-memory and on the time of each. A finding is a traceback (any error that is not Malgil's), a process that dies,
-or one that hangs. `loaded_equal` computes what the whole file does, `loaded_other` something else: a bit of a
+Each input is a small model of one kind with one to three mutations drawn from its number, so that an input
+can be tried again (`--kind gguf --first 17 --inputs 1`). Many are opened by one child process, under limits
+on its memory and on the time of each. A finding is a traceback (any error that is not Malgil's), a process
+that dies, or one that hangs. `loaded_equal` computes what the whole file does, `loaded_other` something else: a bit of a
 weight, say, which only a digest can tell.
 """
 
@@ -285,6 +285,7 @@ def mutate_gguf(rng: random.Random, folder: Path) -> None:
 
 def mutate_onnx(rng: random.Random, folder: Path) -> None:
     import onnx
+    from google.protobuf.message import DecodeError
 
     path = folder / "shipped/model.int8.onnx"
     data = bytearray(path.read_bytes())
@@ -327,7 +328,7 @@ def mutate_onnx(rng: random.Random, folder: Path) -> None:
         else:
             node.input[:] = rng.choice((list(node.input)[::-1], ["nowhere"], [], [*node.input, *node.output]))
         path.write_bytes(model.SerializeToString())
-    except Exception:
+    except (ValueError, IndexError, TypeError, KeyError, DecodeError):
         path.write_bytes(mutate_bytes(rng, data, len(data)))  # broken by an earlier mutation
 
 
@@ -354,92 +355,119 @@ KINDS: dict[
 # Processes ----------------------------------------------------------------------------------------------------
 
 
-def child(kind: str, first: int, count: int, model: Path) -> None:
+def child(plan: list[tuple[str, int, int]], models: Path) -> None:
     """Opens inputs one after the other; a line when one begins, and a line with what came of it."""
+    limited = False
+    for kind, first, count in plan:
+        make, _, opens = KINDS[kind]
+        model = models / kind
+        if not (model / "made").exists():
+            make(model)
+            (model / "made").touch()
+        with tempfile.TemporaryDirectory() as scratch:
+            whole = opens(Path(shutil.copytree(model, Path(scratch) / "whole")))
+            if not limited:
+                pages = int(Path("/proc/self/statm").read_text().split()[0])
+                most = pages * resource.getpagesize() + MEMORY_BYTES
+                resource.setrlimit(resource.RLIMIT_AS, (most, most))
+                limited = True
+            for number in range(first, first + count):
+                _say({"begins": number, "kind": kind})
+                outcome, what = _open(kind, number, model, Path(scratch) / "input", whole)
+                _say({"ended": number, "kind": kind, "outcome": outcome, "what": what[:300]})
+
+
+def _open(kind: str, number: int, model: Path, folder: Path, whole: bytes) -> tuple[str, str]:
+    """Makes one input, opens it, and says what came of it."""
     from tasks.errors import MalgilError
 
     _, mutate, opens = KINDS[kind]
-    with tempfile.TemporaryDirectory() as scratch:
-        whole = opens(Path(shutil.copytree(model, Path(scratch) / "whole")))
-        pages = int(Path("/proc/self/statm").read_text().split()[0])
-        most = pages * resource.getpagesize() + MEMORY_BYTES
-        resource.setrlimit(resource.RLIMIT_AS, (most, most))
-        for number in range(first, first + count):
-            print(json.dumps({"begins": number}), flush=True)
-            rng, folder = random.Random(f"{kind} {number}"), Path(scratch) / "input"
-            shutil.copytree(model, folder)
-            for _ in range(rng.choice((1, 1, 1, 2, 3))):
-                mutate(rng, folder)
-            try:
-                outcome, what = ("loaded_equal" if opens(folder) == whole else "loaded_other"), ""
-            except MalgilError as error:
-                outcome, what = "refused", f"{type(error).__name__}: {error}"
-                if error.exit_code == 0 or not (error.what and error.rule and error.next_step):
-                    outcome = "traceback"
-            except BaseException as error:
-                outcome, what = "traceback", f"{type(error).__name__}: {error}"
-            shutil.rmtree(folder)
-            print(json.dumps({"ended": number, "outcome": outcome, "what": what[:300]}), flush=True)
+    rng = random.Random(f"{kind} {number}")
+    shutil.copytree(model, folder)
+    for _ in range(rng.choice((1, 1, 1, 2, 3))):
+        mutate(rng, folder)
+    try:
+        return ("loaded_equal" if opens(folder) == whole else "loaded_other"), ""
+    except MalgilError as error:
+        complete = error.exit_code and error.what and error.rule and error.next_step
+        return ("refused" if complete else "traceback"), f"{type(error).__name__}: {error}"
+    except BaseException as error:  # noqa: BLE001 - this is what is looked for
+        return "traceback", f"{type(error).__name__}: {error}"
+    finally:
+        shutil.rmtree(folder)
 
 
-def opened(kind: str, first: int, count: int, model: Path) -> list[dict[str, Any]]:
+def _say(row: dict[str, Any]) -> None:
+    print(json.dumps(row), flush=True)
+
+
+def opened(plan: list[tuple[str, int, int]], models: Path) -> list[dict[str, Any]]:
     """What came of every input; a child that dies or hangs is an outcome, and another goes on behind it."""
     found: list[dict[str, Any]] = []
-    following, last = first, first + count
-    while following < last:
-        command = [
-            sys.executable,
-            __file__,
-            "--child",
-            kind,
-            str(following),
-            str(last - following),
-            str(model),
-        ]
-        process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    while plan:
+        rows, ended = _run(plan, models)
+        for row in rows:
+            if "ended" in row:
+                found.append(row)
+                plan = _without(plan, row)
+        begun = next((row for row in rows[::-1] if "begins" in row), None)
+        if plan and (begun is None or _ends(rows, begun)):
+            raise SystemExit(f"the child did not begin {plan[0]}: {ended}")
+        if plan and begun is not None:
+            outcome = "hang" if ended.startswith("no answer") else "crash"
+            row = {"ended": begun["begins"], "kind": begun["kind"], "outcome": outcome, "what": ended}
+            found.append(row)
+            plan = _without(plan, row)
+    return found
+
+
+def _run(plan: list[tuple[str, int, int]], models: Path) -> tuple[list[dict[str, Any]], str]:
+    """The rows that one child writes until it ends, and how it ended."""
+    command = [sys.executable, __file__, "--child", json.dumps(plan), str(models)]
+    with tempfile.TemporaryFile("w+") as errors:
+        process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=errors, text=True)
         lines: queue.Queue[str | None] = queue.Queue()
-        errors: list[str] = []
-        for stream, put in (
-            (process.stdout, lines.put),
-            (process.stderr, lambda line: errors.append(line or "")),
-        ):
-            threading.Thread(target=_read, args=(stream, put), daemon=True).start()
-        current, limit, hung = None, START_SECONDS, False
+        threading.Thread(target=_read, args=(process.stdout, lines), daemon=True).start()
+        rows: list[dict[str, Any]] = []
+        hung = False
         while True:
             try:
-                line = lines.get(timeout=limit)
+                busy = bool(rows) and "begins" in rows[-1]
+                line = lines.get(timeout=INPUT_SECONDS if busy else START_SECONDS)
             except queue.Empty:
                 hung = True
                 process.kill()
                 break
             if line is None:
                 break
-            if not line.startswith('{"'):
-                continue  # of a native library
-            said, limit = json.loads(line), INPUT_SECONDS
-            current = said.get("begins")
-            if "ended" in said:
-                found.append({"kind": kind, **said})
-                following = said["ended"] + 1
+            if line.startswith('{"'):  # else of a native library
+                rows.append(json.loads(line))
         code = process.wait()
-        if current is None and following < last and not hung:
-            raise SystemExit(f"the child for {kind} did not start ({code}): {''.join(errors)[-2000:]}")
-        if following < last:
-            how = "no answer" if hung else signal.Signals(-code).name if code < 0 else f"exit code {code}"
-            outcome = "hang" if hung else "crash"
-            what = f"{how}; {''.join(errors)[-300:]}"
-            found.append({"kind": kind, "ended": following, "outcome": outcome, "what": what})
-            following += 1
-    return found
+        errors.seek(0)
+        said = errors.read()[-600:]
+    how = "no answer" if hung else signal.Signals(-code).name if code < 0 else f"exit code {code}"
+    return rows, f"{how}; {said}"
 
 
-def _read(stream: Any, put: Callable[[str | None], object]) -> None:
+def _read(stream: Any, lines: "queue.Queue[str | None]") -> None:
     for line in stream:
-        put(line)
-    put(None)
+        lines.put(line)
+    lines.put(None)
+
+
+def _ends(rows: list[dict[str, Any]], begun: dict[str, Any]) -> bool:
+    return any(row.get("ended") == begun["begins"] and row["kind"] == begun["kind"] for row in rows)
+
+
+def _without(plan: list[tuple[str, int, int]], row: dict[str, Any]) -> list[tuple[str, int, int]]:
+    """What is left behind an input that is through."""
+    kind, first, count = plan[0]
+    assert (kind, first) == (row["kind"], row["ended"])
+    return ([(kind, first + 1, count - 1)] if count > 1 else []) + plan[1:]
 
 
 def main() -> int:
+    """See the module."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("--inputs", type=int, default=2_000, help="of all kinds together, or of --kind")
     parser.add_argument("--kind", choices=list(KINDS), help="this one alone")
@@ -447,20 +475,18 @@ def main() -> int:
     parser.add_argument("--verbose", action="store_true", help="every outcome, not findings alone")
     options = parser.parse_args()
     kinds, started = [options.kind] if options.kind else list(KINDS), time.monotonic()
-    found: list[dict[str, Any]] = []
-    with tempfile.TemporaryDirectory() as scratch:
-        for place, kind in enumerate(kinds):
-            count = options.inputs // len(kinds) + (place < options.inputs % len(kinds))
-            if count:
-                KINDS[kind][0](Path(scratch) / kind)
-                found += opened(kind, options.first, count, Path(scratch) / kind)
+    share, rest = divmod(options.inputs, len(kinds))
+    plan = [(kind, options.first, share + (place < rest)) for place, kind in enumerate(kinds)]
+    with tempfile.TemporaryDirectory() as models:
+        found = opened([part for part in plan if part[2]], Path(models))
     findings = [row for row in found if row["outcome"] in ("traceback", "crash", "hang")]
-    counts = {kind: dict(Counter(row["outcome"] for row in found if row["kind"] == kind)) for kind in kinds}
     report = {
         "inputs": len(found),
         "seconds": round(time.monotonic() - started, 1),
         "outcomes": dict(Counter(row["outcome"] for row in found)),
-        "by_kind": counts,
+        "by_kind": {
+            kind: dict(Counter(row["outcome"] for row in found if row["kind"] == kind)) for kind in kinds
+        },
         "findings": findings,
     }
     print(json.dumps(report | ({"all": found} if options.verbose else {}), ensure_ascii=False, indent=2))
@@ -469,6 +495,6 @@ def main() -> int:
 
 if __name__ == "__main__":
     if sys.argv[1:2] == ["--child"]:
-        child(sys.argv[2], int(sys.argv[3]), int(sys.argv[4]), Path(sys.argv[5]))
+        child([tuple(part) for part in json.loads(sys.argv[2])], Path(sys.argv[3]))
         raise SystemExit(0)
     raise SystemExit(main())

@@ -307,6 +307,8 @@ def _check_vocabulary(header: Header) -> None:
     words = known.get("tokenizer.ggml.tokens")
     if not isinstance(words, list) or not words or not all(isinstance(word, str) for word in words):
         raise ValueError("it has no tokenizer.ggml.tokens")
+    if len(set(words)) < len(words):
+        raise ValueError(f"{len(words) - len(set(words))} of its {len(words)} tokens stand twice")
     for key in ("tokenizer.ggml.token_type", "tokenizer.ggml.scores"):
         if key in known and (not isinstance(known[key], list) or len(known[key]) != len(words)):
             raise ValueError(f"{key} is not one for each of {len(words)} tokens")
