@@ -5,8 +5,8 @@
 Each input is a small model of one kind with one to three mutations drawn from its number, so that an input
 can be tried again (`--kind gguf --first 17 --inputs 1`). Many are opened by one child process, under limits
 on its memory and on the time of each. A finding is a traceback (any error that is not Malgil's), a process
-that dies, or one that hangs. `loaded_equal` computes what the whole file does, `loaded_other` something else: a bit of a
-weight, say, which only a digest can tell.
+that dies, or one that hangs. `loaded_equal` computes what the whole file does, `loaded_other`
+something else: a bit of a weight, say, which only a digest can tell.
 """
 
 import argparse
@@ -50,12 +50,15 @@ HOSTILE = (
     2**63,
     2**64 - 1,
 )
-HOSTILE_JSON: tuple[Any, ...] = (None, True, -1, 0, 1, 3, 2**31, 2**70, 1e308, -0.5, "", "a", "(a+)+$", "../../etc/passwd", "os.system", [], [1], ["a"], [[]], {}, {"a": 1}, {"a": {}})  # fmt: skip
+HOSTILE_JSON: tuple[Any, ...] = (
+    None, True, -1, 0, 1, 3, 2**31, 2**70, 1e308, -0.5, "", "a", "(a+)+$", "../../etc/passwd", "os.system",
+    [], [1], ["a"], [[]], {}, {"a": 1}, {"a": {}},
+)  # fmt: skip
 MEMORY_BYTES, INPUT_SECONDS, START_SECONDS = 6 << 30, 60, 240
 DTYPES = ("F64", "F32", "F16", "BF16", "I64", "I32", "I8", "U8", "BOOL", "F8_E4M3", "X9", "")
 
 
-# Models ------------------------------------------------------------------------------------------------------
+# Models --------------------------------------------------------------------------------------------
 
 
 def make_checkpoint(folder: Path) -> None:
@@ -106,7 +109,7 @@ def make_onnx(folder: Path) -> None:
     shutil.rmtree(folder / "checkpoint")
 
 
-# Opening: what it computes, as bytes --------------------------------------------------------------------------
+# Opening: what it computes, as bytes ---------------------------------------------------------------
 
 
 def open_checkpoint(folder: Path) -> bytes:
@@ -166,7 +169,7 @@ def _weights(model: Any) -> bytes:
     return b"".join(value.float().numpy().tobytes() for _, value in sorted(model.state_dict().items()))
 
 
-# Mutations ----------------------------------------------------------------------------------------------------
+# Mutations -----------------------------------------------------------------------------------------
 
 
 def mutate_bytes(rng: random.Random, data: bytearray, header: int) -> bytearray:
@@ -243,7 +246,11 @@ def mutate_adapter(rng: random.Random, folder: Path) -> None:
     else:
         try:
             config = json.loads(path.read_text("utf-8"))
-            extra = ("megatron_config", "layers_to_transform", "layers_pattern", "rank_pattern", "alpha_pattern", "new_setting", "trainable_token_indices", "modules_to_save", "target_parameters", "use_dora", "init_lora_weights", "r", "lora_alpha", "target_modules")  # fmt: skip
+            extra = (
+                "megatron_config", "layers_to_transform", "layers_pattern", "rank_pattern", "alpha_pattern",
+                "new_setting", "trainable_token_indices", "modules_to_save", "target_parameters", "use_dora",
+                "init_lora_weights", "r", "lora_alpha", "target_modules",
+            )  # fmt: skip
             config[rng.choice([*config, *extra])] = rng.choice(HOSTILE_JSON)
             path.write_text(json.dumps(config), encoding="utf-8")
         except (ValueError, TypeError):
@@ -352,7 +359,7 @@ KINDS: dict[
 }
 
 
-# Processes ----------------------------------------------------------------------------------------------------
+# Processes -----------------------------------------------------------------------------------------
 
 
 def child(plan: list[tuple[str, int, int]], models: Path) -> None:

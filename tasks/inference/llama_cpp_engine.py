@@ -32,8 +32,8 @@ class LlamaCppEngine:
         threads: for decoding; OMP_NUM_THREADS by default, or 1: more than the free cores make it slower.
 
     Raises:
-        ModelError: the file is no whole GGUF, its tensors are not those that it describes, or llama.cpp cannot
-            load it.
+        ModelError: the file is no whole GGUF, its tensors are not those that it describes, or llama.cpp
+            cannot load it.
     """
 
     def __init__(self, path: Path, *, slots: int = 8, context: int = 512, threads: int | None = None) -> None:

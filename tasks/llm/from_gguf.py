@@ -43,8 +43,8 @@ def convert_gguf(gguf_file: Path, folder: Path) -> None:
     """Writes config, weights (safetensors, bf16) and tokenizer of `gguf_file` to `folder`.
 
     Raises:
-        ModelError: the file cannot be read, is of another family, has tensors that are missing, unexpected or of
-            another shape, or names a pre-tokenizer that cannot be restored.
+        ModelError: the file cannot be read, is of another family, has tensors that are missing, unexpected or
+            of another shape, or names a pre-tokenizer that cannot be restored.
     """
     check_gguf(gguf_file)  # before a reader that trusts every count
     try:

@@ -93,8 +93,8 @@ def load_adapter(model: Any, folder: Path) -> Any:
     """A PEFT model: `model` with the adapter of `folder` on it, all of it.
 
     Raises:
-        ModelError: see `read_adapter`; or tensors are missing, unexpected or of another shape for this model, or
-            hold NaN.
+        ModelError: see `read_adapter`; or tensors are missing, unexpected or of another shape for this model,
+            or hold NaN.
     """
     from peft import LoraConfig, PeftModel, get_peft_model_state_dict, set_peft_model_state_dict
     from safetensors.torch import load_file

@@ -1,9 +1,9 @@
 """The header of a GGUF: metadata, and name, shape, type and place of every tensor; bounded, and checked.
 
-llama.cpp ends the whole process on some files that are not what they claim, and gguf's own reader trusts every
-count. So this reads first: no length, count or offset leads beyond the file, every tensor lies inside of it, and
-for the families that Malgil converts the tensors are those that the metadata describe. Values are not read. No
-command.
+llama.cpp ends the whole process on some files that are not what they claim, and gguf's own reader trusts
+every count. So this reads first: no length, count or offset leads beyond the file, every tensor lies inside
+of it, and for the families that Malgil converts the tensors are those that the metadata describe. Values are
+not read. No command.
 
 Format: https://github.com/ggml-org/ggml/blob/master/docs/gguf.md, versions 2 and 3, little endian.
 """
@@ -29,7 +29,8 @@ _LARGEST = 1 << 31  # of a dimension or a count in the metadata: beyond it llama
 
 
 class Tensor(NamedTuple):
-    """One tensor: its dimensions as the file has them (columns first), its type, and its bytes in the file."""
+    """One tensor: its dimensions as the file has them (columns first), its type, and its bytes in the
+    file."""
 
     shape: tuple[int, ...]
     kind: str
@@ -218,7 +219,10 @@ class _Reader:
         length = self._number("Q")
         if what and not 0 < length <= _MOST[what]:
             raise ValueError(f"a {what} of {length} bytes")
-        return self._take(length).decode("utf-8")
+        text = self._take(length).decode("utf-8")
+        if what and "\0" in text:
+            raise ValueError(f"a {what} with a zero byte")
+        return text
 
     def _number(self, code: str) -> Any:
         return struct.unpack(f"<{code}", self._take(struct.calcsize(f"<{code}")))[0]
@@ -286,9 +290,9 @@ def _tensors_of(header: Header, architecture: str) -> tuple[dict[str, tuple[int,
     for block in range(blocks):
         parts: dict[str, tuple[int, ...]] = {
             "attn_norm.weight": (width,), "attn_q.weight": (width, q), "attn_k.weight": (width, k),
-            "attn_v.weight": (width, v), "attn_output.weight": (heads * value_head, width), "ffn_norm.weight": (width,),
-            "ffn_gate.weight": (width, wide), "ffn_up.weight": (width, wide), "ffn_down.weight": (wide, width),
-        }  # fmt: skip
+            "attn_v.weight": (width, v), "attn_output.weight": (heads * value_head, width), "ffn_norm.weight":
+            (width,), "ffn_gate.weight": (width, wide), "ffn_up.weight": (width, wide), "ffn_down.weight":
+        (wide, width), }  # fmt: skip
         if biased:
             parts |= {"attn_q.bias": (q,), "attn_k.bias": (k,), "attn_v.bias": (v,)}
         if biased and "blk.0.attn_output.bias" in header.tensors:
@@ -307,6 +311,8 @@ def _check_vocabulary(header: Header) -> None:
     words = known.get("tokenizer.ggml.tokens")
     if not isinstance(words, list) or not words or not all(isinstance(word, str) for word in words):
         raise ValueError("it has no tokenizer.ggml.tokens")
+    if any("\0" in word for word in words):  # llama.cpp reads it as the end of the token
+        raise ValueError("one of its tokens holds a zero byte")
     if len(set(words)) < len(words):
         raise ValueError(f"{len(words) - len(set(words))} of its {len(words)} tokens stand twice")
     for key in ("tokenizer.ggml.token_type", "tokenizer.ggml.scores"):

@@ -1,8 +1,8 @@
 """What an ONNX file is made of, read without ONNX Runtime: inputs, outputs, weights, metadata; bounded.
 
 The messages of the Protobuf are walked, and data passed over: a file of a gigabyte takes as long as one of a
-megabyte. Every tensor must have the bytes that its shape asks for, inside of this very file (a tensor may name
-another file, and a hostile one names any), and every node's inputs must come from somewhere. No command.
+megabyte. Every tensor must have the bytes that its shape asks for, inside of this very file (a tensor may
+name another file, and a hostile one names any), and every node's inputs must come from somewhere. No command.
 
 Format: https://github.com/onnx/onnx/blob/main/onnx/onnx.proto
 """

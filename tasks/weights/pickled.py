@@ -3,9 +3,10 @@
     folder = with_safetensors(Path("checkpoint"))     # itself, or one with the same files and safetensors
 
 A pickled file can run code when it is read. So it is never read here: `unpickle.py` does it, in a process of
-its own with limits on memory and time, with torch's `weights_only`, once. What it writes lies beside the Hub's
-cache (`HF_HOME`/malgil/converted/<SHA-256 of the pickled file>), with both digests in conversion.json; the
-folder with the pickled file is not written to. Everything else that is pickled is refused by name. No command.
+its own with limits on memory and time, with torch's `weights_only`, once. What it writes lies beside the
+Hub's cache (`HF_HOME`/malgil/converted/<SHA-256 of the pickled file>), with both digests in conversion.json;
+the folder with the pickled file is not written to. Everything else that is pickled is refused by name. No
+command.
 """
 
 import fcntl
@@ -151,7 +152,7 @@ def _beside(folder: Path, place: Path) -> Path:
     others = {path.name: path for path in folder.resolve().iterdir() if _kept(path)}
     wanted = {name: str(path.resolve()) for name, path in {**others, **weights}.items()}
     view = place / f"with-{digest_json(str(folder.resolve()))[:16]}"
-    found = {path.name: os.readlink(path) for path in view.iterdir()} if view.is_dir() else {}
+    found = {path.name: str(path.readlink()) for path in view.iterdir()} if view.is_dir() else {}
     if found != wanted:
         with new_folder(view) as new:
             for name, target in wanted.items():
@@ -224,5 +225,5 @@ def _refused(source: Path, why: str) -> ModelError:
     return ModelError(
         f"{source} {why}",
         "a pickled file is read for tensors by name and for nothing else",
-        "do not use it unless you know who made it; else fetch it again, or name a checkpoint with safetensors",
+        "do not use it unless you know who made it; fetch it again, or name a checkpoint with safetensors",
     )

@@ -32,8 +32,8 @@ def stored_in(folder: Path) -> dict[str, Stored]:
     """Every tensor of the folder's weights, by name.
 
     Raises:
-        ModelError: there are none, a file is cut off, a placeholder of Git LFS or no safetensors, or the index
-            and its shards differ.
+        ModelError: there are none, a file is cut off, a placeholder of Git LFS or no safetensors, or the
+            index and its shards differ.
     """
     if (folder / WEIGHTS).is_file():
         return stored(folder / WEIGHTS)

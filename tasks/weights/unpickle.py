@@ -3,9 +3,9 @@
     python -P tasks/weights/unpickle.py SOURCE TARGET BYTES SECONDS
 
 It imports nothing of the project. Before it opens the file it takes a limit on its own memory (what it has
-already, and BYTES) and on its time. torch reads the file with `weights_only`, so that nothing in it is called;
-what it then holds must be tensors by name. One line of JSON on standard output says what came of it: `tensors`
-and `peak_bytes`, or `kind` and `why`.
+already, and BYTES) and on its time. torch reads the file with `weights_only`, so that nothing in it is
+called; what it then holds must be tensors by name. One line of JSON on standard output says what came of it:
+`tensors` and `peak_bytes`, or `kind` and `why`.
 """
 
 import json
@@ -76,7 +76,7 @@ def _tensors(weights: Any) -> dict[str, torch.Tensor]:
 
 
 def _own_storage(weights: dict[str, torch.Tensor], size: int) -> dict[str, torch.Tensor]:
-    """Contiguous tensors that share nothing: safetensors keeps no aliases, and a tied one is written twice."""
+    """Contiguous tensors that share nothing: safetensors keeps no aliases; a tied one is written twice."""
     needed = sum(value.numel() * value.element_size() for value in weights.values())
     if needed > 2 * size + _SLACK_BYTES:
         raise _Refusal("archive", f"holds tensors of {needed} bytes in a file of {size}")
@@ -121,7 +121,7 @@ def main(argv: list[str]) -> int:
     _limit(int(more_bytes), int(seconds))
     try:
         count = convert(Path(source), Path(target))
-    except BaseException as error:
+    except BaseException as error:  # noqa: BLE001 - whatever ends it is told to the parent
         print(json.dumps(_explained(error)))
         return REFUSED
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024

@@ -91,7 +91,7 @@ def require_finite(weights: Mapping[str, Any], *, where: object, next_step: str)
     ]
     if wrong:
         raise ModelError(
-            f"{where}: {listed(wrong, 'tensor holds', 'tensors hold')} values that are no numbers (NaN or infinite)",
+            f"{where}: {listed(wrong, 'tensor holds', 'tensors hold')} NaN or infinite values",
             "weights are finite",
             next_step,
         )

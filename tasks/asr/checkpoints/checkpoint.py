@@ -2,8 +2,8 @@
 
 Any wav2vec2-style CTC folder or Hub id loads (`MODEL_TYPES`), not only the project's own: wav2vec2, XLSR,
 XLS-R, HuBERT, data2vec and their kin. What a checkpoint is gets looked at before its weights are. Weights
-are whole or refused, pickled ones are converted first, and code from a checkpoint is never run. docs/reference/checkpoints.md
-tells users the same.
+are whole or refused, pickled ones are converted first, and code from a checkpoint is never run.
+docs/reference/checkpoints.md tells users the same.
 """
 
 from __future__ import annotations
@@ -319,7 +319,7 @@ def is_known_extra(name: str) -> bool:
 
 @contextmanager
 def quiet() -> Iterator[None]:
-    """Without transformers' own report of weights that are missing or not used: what matters is refused here."""
+    """Without transformers' own report of weights that are missing or not used: what matters is refused."""
     before = transformers_logging.get_verbosity()
     transformers_logging.set_verbosity(logging.ERROR)
     try:

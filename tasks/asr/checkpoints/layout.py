@@ -36,8 +36,9 @@ def local_folder(checkpoint: str | Path, weights: bool = True) -> Path:
     """The folder of a checkpoint: itself, or the files of a Hub id, fetched once into the Hub's own cache.
 
     Where its weights are `pytorch_model.bin`, a folder with the same files and the weights converted to
-    safetensors (`tasks.weights.pickled`). A Hub id may be pinned to a branch, a tag or a commit: `org/name@revision`. A `Path` is never one. The
-    type is looked at first, and weights of another type are not fetched.
+    safetensors (`tasks.weights.pickled`). A Hub id may be pinned to a branch, a tag or a commit:
+    `org/name@revision`. A `Path` is never one. The type is looked at first, and weights of another type are
+    not fetched.
 
     Raises:
         ModelError: there is nothing, it is of another type, or its weights are neither safetensors nor

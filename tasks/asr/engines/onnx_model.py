@@ -63,8 +63,8 @@ class OnnxRecogniser:
 
     Raises:
         ArtifactError: the file is not the one that `malgil.json` beside it names.
-        ModelError: it is not there, not whole (weights, inputs, outputs and metadata that are missing or others
-            are named), or ONNX Runtime cannot read it.
+        ModelError: it is not there, not whole (weights, inputs, outputs and metadata that are missing or
+            others are named), or ONNX Runtime cannot read it.
     """
 
     def __init__(self, folder: Path, threads: int | None = None, precision: Precision = "int8") -> None:
