@@ -194,7 +194,7 @@ def mutate_bytes(rng: random.Random, data: bytearray, header: int) -> bytearray:
 def mutate_safetensors(rng: random.Random, path: Path) -> None:
     """Length, JSON, names, types, shapes or offsets of the header."""
     data = bytearray(path.read_bytes())
-    (length,) = struct.unpack("<Q", data[:8])
+    (length,) = struct.unpack("<Q", bytes(data[:8]).ljust(8, b"\0"))
     kind = rng.randrange(9)
     if kind < 2 or length > len(data) - 8:
         path.write_bytes(mutate_bytes(rng, data, 8 if kind else 8 + length))
@@ -281,7 +281,7 @@ def mutate_gguf(rng: random.Random, folder: Path) -> None:
         path.write_bytes(mutate_bytes(rng, data, 1_000))
         return
     at = rng.choice(places)
-    (length,) = struct.unpack("<Q", data[at - 8 : at])
+    (length,) = struct.unpack("<Q", data[at - 8 : at])  # of the key
     value = at + min(length, 200)  # the type of the value, and then the value
     if kind == 2:
         data[value : value + 4] = struct.pack("<I", rng.choice((*range(14), 99)))

@@ -58,7 +58,7 @@ def load_model(
     place = with_safetensors(Path(folder))
     tensors = stored_in(place)
     try:
-        model, report = AutoModelForCausalLM.from_pretrained(
+        loaded: Any = AutoModelForCausalLM.from_pretrained(
             str(place),
             dtype=dtype,
             attn_implementation=attention,
@@ -69,6 +69,7 @@ def load_model(
         )
     except Exception as error:
         raise unreadable(folder, error) from error
+    model, report = loaded
     require_loaded(report, where=folder, next_step=_TOGETHER)
     require_floats(tensors, model, where=folder)
     _require_tied(model, folder)

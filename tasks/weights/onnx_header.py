@@ -151,7 +151,8 @@ class _Graph:
 
 def _tensor(data: memoryview) -> tuple[str, tuple[int, ...]]:
     """Name and shape of a tensor that has as many values as it says, in this file."""
-    name, kind, shape, raw, counts, texts = "", 0, [], None, 0, 0
+    shape: list[int] = []
+    name, kind, raw, counts, texts = "", 0, None, 0, 0
     for number, value in _fields(data):
         if number == 1:
             shape += [value] if isinstance(value, int) else _varints(value)

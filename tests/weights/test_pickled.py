@@ -1,10 +1,11 @@
 """pytorch_model.bin: converted once in a child process, with both digests; anything else pickled is refused."""
 
 import json
-import multiprocessing
 import os
 import pickle
 import shutil
+import subprocess
+import sys
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
@@ -32,6 +33,7 @@ from tests.asr.test_model_types import clips
 from tests.asr.tiny_models import foreign_checkpoint, tiny_model
 from tests.hub_server import Hub, Repo, files_of, redirect, start
 
+ROOT = Path(__file__).parents[2]
 JAMO = Vocabulary.of_jamo()
 
 
@@ -120,23 +122,19 @@ def test_it_is_converted_once_and_again_when_the_copy_is_damaged(
     assert len(runs) == 2
 
 
-def _convert(folder: str, home: str, answers: Any) -> None:
-    constants.HF_HOME = home
-    answers.put(str(with_safetensors(Path(folder))))
-
-
 def test_two_processes_that_start_at_once_get_the_same_whole_file(pickled_folder: Path, home: Path) -> None:
-    context = multiprocessing.get_context("spawn")
-    answers = context.Queue()
+    code = (
+        "import sys; from pathlib import Path; from tasks.weights.pickled import with_safetensors;"
+        "print(with_safetensors(Path(sys.argv[1])))"
+    )
+    command = [sys.executable, "-c", code, str(pickled_folder)]
+    environment = {**os.environ, "HF_HOME": str(home)}
     processes = [
-        context.Process(target=_convert, args=(str(pickled_folder), str(home), answers)) for _ in range(2)
+        subprocess.Popen(command, cwd=ROOT, env=environment, stdout=subprocess.PIPE, text=True)
+        for _ in range(2)
     ]
-    for process in processes:
-        process.start()
-    found = {answers.get(timeout=120) for _ in processes}
-    for process in processes:
-        process.join()
-        assert process.exitcode == 0
+    found = {process.communicate(timeout=120)[0].strip() for process in processes}
+    assert [process.returncode for process in processes] == [0, 0]
     assert len(found) == 1
     assert load_file(Path(found.pop()) / "model.safetensors")
     assert not list(cache().rglob("*.part"))

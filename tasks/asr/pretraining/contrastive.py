@@ -190,7 +190,7 @@ def _loaded(initial: str, settings: dict[str, Any]) -> Any:
         config = AutoConfig.from_pretrained(place, trust_remote_code=False)
         if isinstance(config, Wav2Vec2Config):
             config.update({**settings, "apply_spec_augment": False})
-            model, report = Wav2Vec2ForPreTraining.from_pretrained(
+            loaded: Any = Wav2Vec2ForPreTraining.from_pretrained(
                 place,
                 config=config,
                 dtype=torch.float32,
@@ -199,6 +199,7 @@ def _loaded(initial: str, settings: dict[str, Any]) -> Any:
                 ignore_mismatched_sizes=True,  # they are named below
                 output_loading_info=True,
             )
+            model, report = loaded
             tensors = stored_in(place)
             # a fine-tuned one has no quantiser, and its own is drawn; half of one is torn
             drawn = ("masked_spec_embed",) if any(name.startswith(_QUANTISER) for name in tensors) else _DRAWN
