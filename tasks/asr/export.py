@@ -202,6 +202,7 @@ def _metadata(loaded: Checkpoint, checkpoint: Path) -> dict[str, Any]:
         "vocabulary": loaded.vocabulary.ids,
         "symbol_names": asdict(loaded.vocabulary.names),
         "encoder": loaded.about.get("encoder", ""),
+        "encoder_weights": loaded.about.get("encoder_weights", {}),
         "training_digest": loaded.about.get("training_digest", ""),
         "checkpoint_digest": digest_folder(checkpoint),
     }

@@ -10,9 +10,9 @@ from typing import Any
 
 import torch
 
-from tasks.artifacts import digest_json, sha256_file
-from tasks.asr.checkpoints.layout import WEIGHTS, local_folder
+from tasks.asr.checkpoints.layout import local_folder
 from tasks.checkout import UNKNOWN, warn_of_checkout
+from tasks.weights.pickled import weights_of
 
 _PACKAGES = ("torch", "transformers", "numpy", "espeakng-loader", "soxr")
 
@@ -23,13 +23,17 @@ def checkpoint(name: str) -> dict[str, str]:
     Args:
         name: a folder, of which the last part is kept, or a Hub id with its commit (`layout.pinned`).
 
+    Returns:
+        `name` and `sha256`; of pickled weights also their `file` and `converted_sha256`.
+
     Raises:
         ModelError: there is none, or no weights in it.
     """
-    folder = local_folder(name)
-    hashes = {file.name: sha256_file(file) for file in folder.glob("model*.safetensors")}
-    shown = folder.name if Path(name).is_dir() else name
-    return {"name": shown, "sha256": hashes.get(WEIGHTS) or digest_json(hashes)}
+    weights = weights_of(local_folder(name))
+    shown = Path(name).resolve().name if Path(name).is_dir() else name
+    if "converted_sha256" in weights:
+        return {"name": shown, **weights}
+    return {"name": shown, "sha256": weights["sha256"]}
 
 
 def git_commit() -> str:

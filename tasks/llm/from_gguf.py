@@ -16,6 +16,8 @@ from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
 from tasks.errors import ModelError
 from tasks.inference.loading import unreadable
+from tasks.weights.gguf_header import check_gguf
+from tasks.weights.whole import listed
 
 ARCHITECTURE = gguf.MODEL_ARCH.LLAMA
 # keys of LlamaConfig → metadata of the file
@@ -41,14 +43,15 @@ def convert_gguf(gguf_file: Path, folder: Path) -> None:
     """Writes config, weights (safetensors, bf16) and tokenizer of `gguf_file` to `folder`.
 
     Raises:
-        ModelError: the file cannot be read, is of another family, lacks a tensor, or names a pre-tokenizer
-            that cannot be restored.
+        ModelError: the file cannot be read, is of another family, has tensors that are missing, unexpected or
+            of another shape, or names a pre-tokenizer that cannot be restored.
     """
+    check_gguf(gguf_file)  # before a reader that trusts every count
     try:
         reader = gguf.GGUFReader(gguf_file)
         model = _model(reader)
         tokenizer = PreTrainedTokenizerFast.from_pretrained(gguf_file.parent, gguf_file=gguf_file.name)
-    except (OSError, ValueError, KeyError, RuntimeError) as error:
+    except Exception as error:
         raise unreadable(gguf_file, error) from error
     _restore_pre_tokenizer(tokenizer, reader, gguf_file)
     model.save_pretrained(folder)
@@ -69,16 +72,20 @@ def _model(reader: gguf.GGUFReader) -> LlamaForCausalLM:
     with torch.device("meta"):
         model = LlamaForCausalLM(config)
     names = gguf.get_tensor_name_map(ARCHITECTURE, config.num_hidden_layers)
-    weights = {}
+    weights, unused = {}, set(tensors)
     for name in model.state_dict():
         if name == "lm_head.weight" and config.tie_word_embeddings:
             continue
-        stored = tensors[names.get_name(name, try_suffixes=(".weight",)) or name]
+        place = names.get_name(name, try_suffixes=(".weight",)) or name
+        stored = tensors[place]
+        unused.discard(place)
         weight = torch.tensor(gguf.dequantize(stored.data, stored.tensor_type)).to(torch.bfloat16)
         if name.endswith(("q_proj.weight", "k_proj.weight")):
             heads = config.num_attention_heads if "q_proj" in name else config.num_key_value_heads
             weight = rows_in_halves(weight, heads or config.num_attention_heads)
         weights[name] = weight
+    if unused:  # biases, factors of the rotary embedding: without them the model says something else
+        raise ValueError(listed(unused, "tensor has no place", "tensors have no place"))
     model.load_state_dict(weights, strict=False, assign=True)
     model.tie_weights()
     return model

@@ -9,17 +9,15 @@ kept as they are.
 
 import logging
 import shutil
-import warnings
 from pathlib import Path
 
 import torch
-from peft import PeftModel
-from safetensors import SafetensorError
 
 from tasks.artifacts import new_folder
 from tasks.errors import ModelError
-from tasks.inference.loading import load_model, load_tokenizer, unreadable
+from tasks.inference.loading import load_model, load_tokenizer
 from tasks.stage import run_stage
+from tasks.weights.adapters import merge_adapter
 
 log = logging.getLogger("malgil.merge")
 
@@ -28,15 +26,11 @@ def merge(*, base: Path, adapter: Path, merged: Path) -> None:
     """Writes the Hugging Face folder `merged`: `base` with the weights of `adapter` added.
 
     Raises:
-        ModelError: one of them cannot be read, or a merged weight does not fit float16.
+        ModelError: one of them cannot be read, the adapter is not wholly one of this base model (tensors that
+            are missing, unexpected or of another shape are named), or a merged weight does not fit float16.
     """
     model, tokenizer = load_model(base), load_tokenizer(base)
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", FutureWarning)  # PEFT 0.21 reads a name that transformers renamed
-            model = PeftModel.from_pretrained(model, str(adapter)).merge_and_unload()
-    except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as error:
-        raise unreadable(adapter, error) from error
+    model = merge_adapter(model, adapter)
     model = model.to(torch.float16)
     for name, weight in model.named_parameters():
         if not torch.isfinite(weight).all():

@@ -87,7 +87,8 @@ def test_a_hub_id_is_fetched_at_its_revision_and_its_commit_is_written_down(
             build(BaseLlm(model="team/llm@v2"), **places, out_dir=tmp_path / "other")
     finally:
         server.should_exit = True
-    assert read_json(tmp_path / "out/malgil.json") == {"model": f"team/llm@{commit}"}
+    weights = {"file": "model.safetensors", "sha256": sha256_file(base / "model.safetensors")}
+    assert read_json(tmp_path / "out/malgil.json") == {"model": f"team/llm@{commit}", "weights": weights}
     assert load_tokenizer(tmp_path / "out")("알람")["input_ids"] == load_tokenizer(base)("알람")["input_ids"]
     assert not any("evil.bin" in line for line in hub.log)
 

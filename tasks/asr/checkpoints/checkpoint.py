@@ -2,25 +2,26 @@
 
 Any wav2vec2-style CTC folder or Hub id loads (`MODEL_TYPES`), not only the project's own: wav2vec2, XLSR,
 XLS-R, HuBERT, data2vec and their kin. What a checkpoint is gets looked at before its weights are. Weights
-are read from safetensors alone, and code from a checkpoint is never run. docs/reference/checkpoints.md
-tells users the same.
+are whole or refused, pickled ones are converted first, and code from a checkpoint is never run.
+docs/reference/checkpoints.md tells users the same.
 """
 
 from __future__ import annotations
 
 import json
 import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import safe_open
 from transformers import AutoConfig, AutoModelForCTC, Wav2Vec2Config, Wav2Vec2ForCTC
-from transformers.utils.logging import disable_progress_bar
+from transformers.utils import logging as transformers_logging
 
 from tasks.artifacts import read_json, sha256_file, write_json
-from tasks.asr.checkpoints.layout import INDEX, MODEL_TYPES, WEIGHTS, first_line, local_folder, normalises
+from tasks.asr.checkpoints.layout import MODEL_TYPES, WEIGHTS, first_line, local_folder, normalises
 from tasks.asr.checkpoints.vocabulary import (
     BLANK,
     JAMO,
@@ -35,6 +36,8 @@ from tasks.asr.checkpoints.vocabulary import (
 from tasks.asr.streaming.shape import level_input, shape_of
 from tasks.asr.threads import thread_count, use_threads
 from tasks.errors import ArtifactError, ModelError
+from tasks.weights.stored import require_floats, stored_in
+from tasks.weights.whole import require_loaded
 
 __all__ = [
     "BLANK",
@@ -48,6 +51,7 @@ __all__ = [
     "check_provenance",
     "describe",
     "fresh_model",
+    "is_known_extra",
     "keeps_head",
     "load_checkpoint",
     "load_encoder",
@@ -55,6 +59,7 @@ __all__ = [
     "mini_config",
     "normalises",
     "own_vocabulary",
+    "quiet",
     "read_vocabulary",
     "save_checkpoint",
     "thread_count",
@@ -63,10 +68,30 @@ __all__ = [
 ]
 
 log = logging.getLogger("malgil.asr.checkpoint")
-disable_progress_bar()  # type: ignore[no-untyped-call]  # a small model loads at once, and bars fill the logs of a stage
+# a small model loads at once, and bars fill the logs of a stage
+transformers_logging.disable_progress_bar()  # type: ignore[no-untyped-call]
 _HEAD = "lm_head."
 # What a checkpoint may lack: its head; the vector that masks frames, which fine-tuned ones drop; adapters.
 _OPTIONAL = (_HEAD, "masked_spec_embed", ".adapter")
+# What a checkpoint may have beyond the encoder: quantiser and projections of its pre-training, other heads.
+_OF_PRETRAINING = (
+    "classifier",
+    "ctc_proj",
+    "dropout_features",
+    "final_proj",
+    "label_embeddings_concat",
+    "label_embs_concat",
+    "lm_head",
+    "project_hid",
+    "project_q",
+    "projector",
+    "quantizer",
+    "speaker_proj",
+)
+_AGAIN = (
+    "fetch config.json and the weights again, from one revision; what a stage wrote is made again by "
+    "`dvc repro -f train_asr`"
+)
 
 
 @dataclass(frozen=True)
@@ -244,15 +269,7 @@ def describe(model: Any) -> dict[str, Any]:
 
 
 def _has_head(folder: Path) -> bool:
-    try:
-        if (folder / WEIGHTS).is_file():
-            with safe_open(folder / WEIGHTS, framework="pt") as file:
-                names = list(file.keys())
-        else:
-            names = list(read_json(folder / INDEX)["weight_map"])
-    except Exception as error:
-        raise _torn(folder, first_line(error)) from error
-    return any(name.startswith(_HEAD) for name in names)
+    return any(name.startswith(_HEAD) for name in stored_in(folder))
 
 
 def _config(name: str | Path, folder: Path, overrides: dict[str, Any] | None = None) -> Any:
@@ -265,31 +282,55 @@ def _config(name: str | Path, folder: Path, overrides: dict[str, Any] | None = N
 
 
 def _load(name: str | Path, folder: Path, config: Any) -> tuple[Any, bool]:
-    """The model in fp32, and whether its head is of another size than in the file."""
+    """The model in fp32, whole but for its head, and whether that is of another size than in the file."""
+    tensors = stored_in(folder)
     try:
-        model, info = AutoModelForCTC.from_pretrained(
-            folder,
-            config=config,
-            dtype=torch.float32,
-            use_safetensors=True,
-            trust_remote_code=False,
-            local_files_only=True,
-            ignore_mismatched_sizes=True,
-            output_loading_info=True,
-        )
+        with quiet():
+            model, info = AutoModelForCTC.from_pretrained(
+                folder,
+                config=config,
+                dtype=torch.float32,
+                use_safetensors=True,
+                trust_remote_code=False,
+                local_files_only=True,
+                ignore_mismatched_sizes=True,
+                output_loading_info=True,
+            )
     except Exception as error:
         raise _torn(name, first_line(error)) from error
-    resized = {key for key, *_ in info["mismatched_keys"]}
-    absent = {*info["missing_keys"], *resized}
-    wrong = sorted(key for key in absent if not any(part in key for part in _OPTIONAL))
-    if wrong:
-        raise _torn(name, f"{len(wrong)} weights are missing or of another shape, the first is {wrong[0]}")
-    return model, any(key.startswith(_HEAD) for key in resized)
+    require_loaded(info, where=name, next_step=_AGAIN, optional=may_lack, known=is_known_extra)
+    require_floats(tensors, model, where=name)
+    if unused := sorted({key.split(".")[0] for key in info["unexpected_keys"]}):
+        log.info("%s: not used here: %s", name, ", ".join(unused))
+    return model, any(key.startswith(_HEAD) for key, *_ in info["mismatched_keys"])
+
+
+def may_lack(name: str) -> bool:
+    """Whether a checkpoint may be without this tensor: its head, the vector that masks frames, adapters."""
+    return any(part in name for part in _OPTIONAL)
+
+
+def is_known_extra(name: str) -> bool:
+    """Whether a tensor is of a pre-training, which a recogniser has no use for: quantiser, projections,
+    the vector that masks frames. Heads of other tasks are known too, by their first name.
+    """
+    return name.split(".")[0] in _OF_PRETRAINING or "masked_spec_embed" in name
+
+
+@contextmanager
+def quiet() -> Iterator[None]:
+    """Without transformers' own report of weights that are missing or not used: what matters is refused."""
+    before = transformers_logging.get_verbosity()
+    transformers_logging.set_verbosity(logging.ERROR)
+    try:
+        yield
+    finally:
+        transformers_logging.set_verbosity(before)
 
 
 def _torn(name: str | Path, why: str) -> ModelError:
     return ModelError(
         f"{name} cannot be loaded ({why})",
-        "needs a whole config.json and model.safetensors of a wav2vec2-style model",
-        "fetch it again, or make it again: `dvc repro -f train_asr`",
+        "needs a whole config.json and the weights of a wav2vec2-style model",
+        _AGAIN,
     )

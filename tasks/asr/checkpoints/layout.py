@@ -14,7 +14,10 @@ from tasks.asr.checkpoints.vocabulary import EXTRACTOR
 from tasks.data.espeak import SAMPLE_RATE_HZ
 from tasks.data.hub import HubName, fetch, hub_name
 from tasks.errors import ModelError
+from tasks.weights.pickled import PICKLED, SAFETENSORS, has_safetensors, with_safetensors
+from tasks.weights.stored import INDEX, WEIGHTS
 
+__all__ = ["INDEX", "MODEL_TYPES", "WEIGHTS", "first_line", "local_folder", "normalises", "pinned"]
 log = logging.getLogger("malgil.asr.layout")
 # Encoders of raw 16 kHz audio that transformers gives a CTC head named `lm_head`. SEW has one too, but its
 # pooling of frames in pairs cannot be traced for every length: it could be trained, but not exported.
@@ -27,17 +30,20 @@ MODEL_TYPES = (
     "wav2vec2-conformer",
     "wavlm",
 )
-WEIGHTS, INDEX = "model.safetensors", "model.safetensors.index.json"
 
 
 def local_folder(checkpoint: str | Path, weights: bool = True) -> Path:
     """The folder of a checkpoint: itself, or the files of a Hub id, fetched once into the Hub's own cache.
 
-    A Hub id may be pinned to a branch, a tag or a commit: `org/name@revision`. A `Path` is never one. The
-    type is looked at first, and weights of another type are not fetched.
+    Where its weights are `pytorch_model.bin`, a folder with the same files and the weights converted to
+    safetensors (`tasks.weights.pickled`). A Hub id may be pinned to a branch, a tag or a commit:
+    `org/name@revision`. A `Path` is never one. The type is looked at first, and weights of another type are
+    not fetched.
 
     Raises:
-        ModelError: there is nothing, it is of another type, or its weights are not safetensors.
+        ModelError: there is nothing, it is of another type, or its weights are neither safetensors nor
+            tensors alone in `pytorch_model.bin`.
+        CapacityError: there is no room to convert them.
     """
     folder, asked = Path(checkpoint), None
     if not folder.is_dir():
@@ -51,14 +57,10 @@ def local_folder(checkpoint: str | Path, weights: bool = True) -> Path:
     _check_rate(checkpoint, folder)
     if weights and asked is not None:
         same = HubName(asked.repository, folder.name)  # a branch may have moved since
-        folder = _fetch(same, ["*.json", "model*.safetensors", "language_model.arpa.gz"])
-    if weights and not any((folder / name).is_file() for name in (WEIGHTS, INDEX)):
-        raise ModelError(
-            f"{checkpoint} has no {WEIGHTS}",
-            "weights are read from safetensors alone: a .bin file can run code when it is read",
-            "if you trust it, convert it: docs/reference/checkpoints.md has the command",
-        )
-    return folder
+        folder = _fetch(same, ["*.json", *SAFETENSORS, "language_model.arpa.gz"])
+        if not has_safetensors(folder):
+            folder = _fetch(same, list(PICKLED))
+    return with_safetensors(folder) if weights else folder
 
 
 def normalises(encoder: str | Path) -> bool:
@@ -91,7 +93,7 @@ def _fetch(name: HubName, patterns: list[str]) -> Path:
 def _no_checkpoint(name: str | Path, why: str) -> ModelError:
     return ModelError(
         f"checkpoint {str(name)!r} cannot be loaded ({why})",
-        "must be a folder or Hub id of a wav2vec2-style model with safetensors weights",
+        "must be a folder or Hub id of a wav2vec2-style model with its weights",
         "correct the setting or --model; for a Hub id check the network, name, revision and HF_TOKEN",
     )
 

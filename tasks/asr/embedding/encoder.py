@@ -10,23 +10,22 @@ fine-tuned one. No command.
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 from transformers import AutoModel
-from transformers.utils import logging as transformers_logging
 
-from tasks.artifacts import sha256_file
-from tasks.asr.checkpoints.checkpoint import check_provenance, normalises, use_threads
+from tasks.asr.checkpoints.checkpoint import check_provenance, is_known_extra, normalises, quiet, use_threads
 from tasks.asr.recordings.windows import Grid, measure_grid
 from tasks.asr.training.augment import normalised
 from tasks.asr.training.batching import buckets, pad, uses_mask
 from tasks.errors import ModelError
+from tasks.weights.pickled import weights_of, with_safetensors
+from tasks.weights.stored import require_floats, stored_in
+from tasks.weights.whole import require_loaded
 
 Audio = np.ndarray[Any, np.dtype[np.float32]]
 Frames = np.ndarray[Any, np.dtype[np.float32]]
@@ -115,8 +114,7 @@ def load_encoder_layers(folder: Path, layers: Sequence[int] | None) -> EncoderLa
     """The encoder of a folder, for inference on the CPU; without `layers` all of them.
 
     Raises:
-        ModelError: no wav2vec2-family folder with safetensors weights, weights missing from it, or a layer
-            that it does not have.
+        ModelError: no wav2vec2-family folder with whole weights, or a layer that it does not have.
         ArtifactError: the weights are not those that PROVENANCE.json names.
     """
     use_threads()
@@ -126,15 +124,18 @@ def load_encoder_layers(folder: Path, layers: Sequence[int] | None) -> EncoderLa
             "an encoder is a Hugging Face folder",
             "name one with --model, for example models/malgil-xlsr-mini",
         )
-    check_provenance(folder)
+    place = with_safetensors(folder)
+    check_provenance(place)
+    tensors = stored_in(place)
     try:
-        with _quiet():
+        with quiet():
             model, report = AutoModel.from_pretrained(
-                folder,
+                place,
                 dtype=torch.float32,
                 use_safetensors=True,
                 trust_remote_code=False,
                 local_files_only=True,
+                ignore_mismatched_sizes=True,  # they are named below
                 output_loading_info=True,
             )
     except Exception as error:
@@ -150,16 +151,15 @@ def load_encoder_layers(folder: Path, layers: Sequence[int] | None) -> EncoderLa
             "needs an encoder of the wav2vec2 family (wav2vec2, HuBERT, WavLM, data2vec-audio)",
             "name another folder",
         )
-    if missing := sorted(key for key in report["missing_keys"] if key not in _UNUSED):
-        raise ModelError(
-            f"{folder} lacks {len(missing)} weights ({', '.join(missing[:3])}, ...)",
-            "an encoder needs all of its weights",
-            "copy it again from its origin",
-        )
+    again = "copy it again from its origin"
+    require_loaded(report, where=folder, next_step=again, optional=_is_unused, known=is_known_extra)
+    require_floats(tensors, model, where=folder)
     asked = range(len(model.encoder.layers) + 1) if layers is None else layers
-    return EncoderLayers(
-        model.eval(), tuple(asked), normalises(str(folder)), sha256_file(folder / "model.safetensors")
-    )
+    return EncoderLayers(model.eval(), tuple(asked), normalises(str(place)), weights_of(place)["sha256"])
+
+
+def _is_unused(name: str) -> bool:
+    return name in _UNUSED
 
 
 def _resolved(layer: int, depth: int) -> int:
@@ -176,14 +176,3 @@ def _first(output: Any) -> torch.Tensor:
     """The tensor of a module that returns it alone, or first of several."""
     tensor: torch.Tensor = output[0] if isinstance(output, tuple) else output
     return tensor
-
-
-@contextmanager
-def _quiet() -> Iterator[None]:
-    """Without the report of weights that are not used: the head is left out on purpose."""
-    before = transformers_logging.get_verbosity()
-    transformers_logging.set_verbosity(logging.ERROR)
-    try:
-        yield
-    finally:
-        transformers_logging.set_verbosity(before)

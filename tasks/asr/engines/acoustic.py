@@ -82,8 +82,7 @@ class OnnxAcoustic:
     """The shipped ONNX file, window by window: it has no mask, so nothing is padded."""
 
     def __init__(self, folder: Path, use_search: bool = True) -> None:
-        recogniser = OnnxRecogniser(folder, threads=1)
-        self._session = recogniser.session
+        self._recogniser = recogniser = OnnxRecogniser(folder, threads=1)
         self.vocabulary = recogniser.vocabulary
         self.normalise = recogniser.normalise
         self.search = recogniser.search if use_search else None
@@ -93,8 +92,7 @@ class OnnxAcoustic:
         self.grid = measure_grid(lambda samples: len(self._run(np.zeros(samples, np.float32))))
 
     def _run(self, audio: Audio) -> Logits:
-        (logits,) = self._session.run(["logits"], {"input_values": audio[None]})
-        return np.asarray(logits[0], dtype=np.float32)
+        return self._recogniser.run(audio)
 
     def logits(self, audio: Sequence[Audio]) -> list[Logits]:
         """See `Acoustic`."""

@@ -10,7 +10,8 @@ from __future__ import annotations
 
 import base64
 import json
-from collections.abc import Sequence
+import zlib
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal, NamedTuple, Protocol
 
@@ -25,11 +26,13 @@ from tasks.asr.threads import thread_count
 from tasks.asr.training.augment import Audio, normalised
 from tasks.cpu import sums_in_32_bits
 from tasks.errors import ArtifactError, DataError, ModelError
+from tasks.weights.onnx_header import AGAIN, check_onnx
 
 Precision = Literal["int8", "fp32"]
 ONNX_NAME = "model.int8.onnx"  # what is measured, gated and served
 FP32_NAME = "model.fp32.onnx"
 FILES: dict[Precision, str] = {"int8": ONNX_NAME, "fp32": FP32_NAME}
+_METADATA = ("blank_id", "do_normalize", "vocabulary")
 _SHORTEST_SAMPLES = 800  # below 50 ms the feature encoder has no frame to give
 
 
@@ -60,13 +63,14 @@ class OnnxRecogniser:
 
     Raises:
         ArtifactError: the file is not the one that `malgil.json` beside it names.
-        ModelError: it is not there, or ONNX Runtime cannot read it.
+        ModelError: it is not there, not whole (weights, inputs, outputs and metadata that are missing or
+            others are named), or ONNX Runtime cannot read it.
     """
 
     def __init__(self, folder: Path, threads: int | None = None, precision: Precision = "int8") -> None:
         import onnxruntime
 
-        path = folder / FILES[precision]
+        self.path = path = folder / FILES[precision]
         if not path.is_file():
             raise ModelError(
                 f"{folder} has no {path.name}",
@@ -74,13 +78,16 @@ class OnnxRecogniser:
                 "export it: `dvc repro export_asr`; versions from before it was made have int8 alone",
             )
         self.sha256 = sha256_file(path)
-        expected = read_json(folder / "malgil.json").get("sha256" if precision == "int8" else "sha256_fp32")
+        said = read_json(folder / "malgil.json")
+        key = "sha256" if precision == "int8" else "sha256_fp32"
+        expected = said.get(key) if isinstance(said, dict) else None
         if expected != self.sha256:
             raise ArtifactError(
                 f"{path} has sha256 {self.sha256}",
                 f"malgil.json names {expected}",
                 "make it again: `dvc repro -f export_asr`",
             )
+        about = check_onnx(path, ["input_values"], ["logits"], _METADATA)
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = threads or thread_count()
         options.inter_op_num_threads = 1
@@ -95,25 +102,74 @@ class OnnxRecogniser:
             )
         except Exception as error:
             raise ModelError(
-                f"{path} cannot be opened ({error})",
+                f"{path} cannot be opened ({' '.join(str(error).split())[:300]})",
                 "must be a whole ONNX file",
-                "make it again: `dvc repro -f export_asr`",
+                AGAIN,
             ) from error
-        metadata = self.session.get_modelmeta().custom_metadata_map
+        try:
+            self._describe(about.metadata, path)
+        except (ValueError, TypeError, KeyError, AttributeError, OSError, EOFError, zlib.error) as error:
+            raise ModelError(
+                f"{path} cannot be used: its metadata are torn ({type(error).__name__}: {str(error)[:200]})",
+                "they hold the vocabulary, the blank, the normalisation and the language model",
+                AGAIN,
+            ) from error
+        self._check_outputs(path)
+
+    def _describe(self, metadata: Mapping[str, str], path: Path) -> None:
+        """Takes what is needed to use the file from its metadata."""
         ids: dict[str, int] = json.loads(metadata["vocabulary"])
         names = Names(**json.loads(metadata.get("symbol_names", "{}")))
         symbols = tuple(sorted(ids, key=lambda symbol: ids[symbol]))
-        self.vocabulary = Vocabulary(symbols, int(metadata["blank_id"]), names)
+        blank_id = int(metadata["blank_id"])
+        if [ids[symbol] for symbol in symbols] != list(range(len(symbols))) or not 0 <= blank_id < len(
+            symbols
+        ):
+            raise ValueError(f"{len(symbols)} symbols are not numbered from 0, or {blank_id} is none of them")
+        self.vocabulary = Vocabulary(symbols, blank_id, names)
+        if metadata["do_normalize"] not in ("true", "false"):
+            raise ValueError(f"do_normalize is {metadata['do_normalize']!r}")
         self.normalise = metadata["do_normalize"] == "true"
         packed = metadata.get("language_model", "")
         arpa = language_model.unpack(base64.b64decode(packed), str(path)) if packed else ""
         found = json.loads(metadata.get("search", "{}"))
         self.search = make_search(arpa, self.vocabulary, found) if arpa else None
 
+    def _check_outputs(self, path: Path) -> None:
+        """Refuses a graph that takes or gives something else than audio and logits of this vocabulary."""
+        (given,), (taken,) = self.session.get_outputs(), self.session.get_inputs()
+        width = given.shape[-1] if given.shape else None
+        fits = not isinstance(width, int) or width >= len(self.vocabulary.symbols)
+        if (taken.type, given.type) != ("tensor(float)", "tensor(float)") or not fits:
+            raise ModelError(
+                f"{path} takes {taken.type} and gives {given.type} of shape {given.shape}",
+                f"it must take audio (float) and give logits of {len(self.vocabulary.symbols)} symbols",
+                AGAIN,
+            )
+
     def logits(self, audio: Audio) -> np.ndarray[Any, np.dtype[np.float32]]:
         """Logits (frames, vocabulary) of one utterance."""
-        inputs = normalised(audio) if self.normalise else audio
-        (logits,) = self.session.run(["logits"], {"input_values": inputs[None]})
+        return self.run(normalised(audio) if self.normalise else audio)
+
+    def run(self, inputs: Audio) -> np.ndarray[Any, np.dtype[np.float32]]:
+        """Logits (frames, vocabulary) of one utterance that is normalised where the file asks for it.
+
+        Raises:
+            ModelError: the graph cannot be computed, or gives something else.
+        """
+        try:
+            (logits,) = self.session.run(["logits"], {"input_values": inputs[None]})
+        except Exception as error:
+            said = " ".join(str(error).split())[:300]
+            raise ModelError(
+                f"{self.path} cannot be computed ({said})", "must be the graph that export_asr wrote", AGAIN
+            ) from error
+        if logits.ndim != 3 or logits.shape[-1] < len(self.vocabulary.symbols):
+            raise ModelError(
+                f"{self.path} gives logits of shape {logits.shape}",
+                f"they are (1, frames, {len(self.vocabulary.symbols)})",
+                AGAIN,
+            )
         return np.asarray(logits[0], dtype=np.float32)
 
     def transcripts(self, audio: Sequence[Audio]) -> list[Transcript]:

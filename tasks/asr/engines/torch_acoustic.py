@@ -8,7 +8,7 @@ from pathlib import Path
 
 import torch
 
-from tasks.artifacts import sha256_file
+from tasks.asr.checkpoints.layout import local_folder
 from tasks.asr.engines.acoustic import POOL_S, Audio, Logits, Workers
 from tasks.asr.engines.channels_last import for_inference, multiply_out
 from tasks.asr.engines.packed import PackedModel, why_not_packed
@@ -16,6 +16,7 @@ from tasks.asr.engines.torch_model import TorchRecogniser
 from tasks.asr.recordings.windows import measure_grid
 from tasks.asr.training.batching import buckets, pad, rounded_up, uses_mask
 from tasks.data.audio import SAMPLE_RATE_HZ
+from tasks.weights.pickled import weights_of
 
 log = logging.getLogger("malgil.asr.torch_acoustic")
 _PADDED_POOL_S = 160.0  # enough that a sorted batch pads little
@@ -36,7 +37,7 @@ class TorchAcoustic:
         self.vocabulary = recogniser.checkpoint.vocabulary
         self.normalise = recogniser.checkpoint.normalise
         self.search = recogniser.search if use_search else None
-        self.sha256 = sha256_file(folder / "model.safetensors")
+        self.sha256 = weights_of(local_folder(folder))["sha256"]
         self.batch_seconds = batch_seconds
         self.workers = Workers(lambda: torch.set_num_threads(1))  # one batch, one core
         self.pool_seconds = POOL_S

@@ -21,14 +21,19 @@ import torch
 from transformers import AutoConfig, Wav2Vec2Config, Wav2Vec2ForPreTraining
 from transformers.models.wav2vec2.modeling_wav2vec2 import _compute_mask_indices, _sample_negative_indices
 
-from tasks.asr.checkpoints.checkpoint import check_provenance, mini_config
+from tasks.asr.checkpoints.checkpoint import check_provenance, is_known_extra, mini_config
 from tasks.asr.checkpoints.layout import first_line, local_folder
 from tasks.asr.training.augment import normalised
 from tasks.asr.training.batching import AudioStore, Batch, buckets, pad, uses_mask
 from tasks.errors import ModelError
+from tasks.weights.stored import require_floats, stored_in
+from tasks.weights.whole import require_loaded
 
 _FEWEST_SPANS = 2  # masked per utterance: one span alone would offer few negatives
 _EVALUATION_BATCH_S = 40.0
+_QUANTISER = ("quantizer.", "project_q.", "project_hid.")
+_DRAWN = ("masked_spec_embed", *_QUANTISER)
+_AGAIN = "fetch config.json and the weights again from one revision, or make it again"
 
 
 @dataclass(frozen=True)
@@ -185,14 +190,35 @@ def _loaded(initial: str, settings: dict[str, Any]) -> Any:
         config = AutoConfig.from_pretrained(place, trust_remote_code=False)
         if isinstance(config, Wav2Vec2Config):
             config.update({**settings, "apply_spec_augment": False})
-            return Wav2Vec2ForPreTraining.from_pretrained(
-                place, config=config, dtype=torch.float32, use_safetensors=True
+            loaded: Any = Wav2Vec2ForPreTraining.from_pretrained(
+                place,
+                config=config,
+                dtype=torch.float32,
+                use_safetensors=True,
+                local_files_only=True,
+                ignore_mismatched_sizes=True,  # they are named below
+                output_loading_info=True,
             )
+            model, report = loaded
+            tensors = stored_in(place)
+            # a fine-tuned one has no quantiser, and its own is drawn; half of one is torn
+            drawn = ("masked_spec_embed",) if any(name.startswith(_QUANTISER) for name in tensors) else _DRAWN
+            require_loaded(
+                report,
+                where=initial,
+                next_step=_AGAIN,
+                optional=lambda name: any(part in name for part in drawn),
+                known=is_known_extra,
+            )
+            require_floats(tensors, model, where=initial)
+            return model
+    except ModelError:
+        raise
     except Exception as error:
         raise ModelError(
             f"{initial} cannot be loaded ({first_line(error)})",
-            "needs a whole config.json and model.safetensors of a wav2vec2 model",
-            "fetch it again, or make it again",
+            "needs a whole config.json and the weights of a wav2vec2 model",
+            _AGAIN,
         ) from error
     raise ModelError(
         f"{initial} is a {config.model_type} model",
