@@ -199,7 +199,7 @@ def pre_tokenizer_name(about: dict[str, Any]) -> str:
 def tensor_refusals(
     config: Mapping[str, Any], profile: Profile, tensors: Mapping[str, Stored]
 ) -> list[ModelError]:
-    """Weights that are missing, too many, of another shape than the config says, or of a type unknown here."""
+    """Weights that are missing, too many, of another shape than the config says, or of an odd type."""
     wanted = expected_tensors(config)
     tied = {"lm_head.weight"} if config.get("tie_word_embeddings") else set()
     groups = {

@@ -1,7 +1,7 @@
 """What publishing to the Hub needs before a byte is sent: a token, a name, the right to write there.
 
-The publisher (`hub.py`) and the check before a run (`tasks.preflight`) ask the same functions. The token comes
-from HF_TOKEN alone and is never written or logged.
+The publisher (`hub.py`) and the check before a run (`tasks.preflight`) ask the same functions. The token
+comes from HF_TOKEN alone and is never written or logged.
 """
 
 import os
@@ -39,7 +39,7 @@ def api_with(token: str) -> "HfApi":
 def repository_name(namespace: str, name: str) -> str:
     """`namespace/name`. Raises PublishError: the Hub has no such names."""
     from huggingface_hub.errors import HFValidationError
-    from huggingface_hub.utils import validate_repo_id
+    from huggingface_hub.utils._validators import validate_repo_id
 
     repository = f"{namespace}/{name}"
     try:
@@ -56,11 +56,11 @@ def repository_name(namespace: str, name: str) -> str:
 
 
 def require_rights(repository: str) -> str:
-    """The name of the account whose token may write `repository`, by asking the Hub; nothing is changed there.
+    """The name of the account whose token may write `repository`, by asking the Hub; nothing is changed.
 
     Raises:
-        PublishError: no token, an unknown one, one without write access, another account's namespace, or a Hub
-            that cannot be reached.
+        PublishError: no token, an unknown one, one without write access, another's namespace, or a Hub that
+            cannot be reached.
     """
     token = hub_token()
     with explained(repository):
