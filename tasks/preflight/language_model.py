@@ -251,7 +251,7 @@ def _require_fit(folder: Path, config: Mapping[str, Any]) -> None:
         raise ModelError(
             f"the adapter in {folder} does not fit the base model ({len(unfit)} weights, as {unfit[0]!r})",
             "an adapter goes on from the model it was trained on",
-            "set train_llm.initial to an adapter of this base model, or leave it empty",
+            "set train_llm.initial to an adapter of this base model, or '' for a fresh one",
         )
 
 

@@ -27,9 +27,18 @@ def look(subject: Subject) -> Iterator[Finding]:
             repositories.append(repository_name(params.namespace, wanted[line]))
         except MalgilError as error:
             yield fault(NAME, error)
+            if not _is_name(params.namespace):
+                break  # one mistake, not one for each repository
     account = require_rights(repositories[0] if repositories else f"{params.namespace}/malgil")
     if repositories:
         yield ok(NAME, f"the Hub, {' and '.join(repositories)}, as {account}")
+
+
+def _is_name(namespace: str) -> bool:
+    try:
+        return bool(repository_name(namespace, "malgil"))
+    except MalgilError:
+        return False
 
 
 CHECK = Check(NAME, ("publish",), look)
