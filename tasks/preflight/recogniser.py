@@ -12,9 +12,7 @@ from tasks.artifacts import read_json
 from tasks.errors import ModelError, SettingsError
 from tasks.preflight.finding import Check, Finding, Subject, ok
 from tasks.preflight.record import stamp
-from tasks.preflight.weights import are_here, on_hub, whole_headers
-
-_PICKLED = ("pytorch_model.bin", "pytorch_model.bin.index.json")
+from tasks.preflight.weights import PICKLED, are_here, on_hub, whole_headers
 
 
 def look(subject: Subject) -> Iterator[Finding]:
@@ -60,7 +58,7 @@ def _weights(check: str, name: str, folder: Path) -> Iterator[Finding]:
     found = on_hub(name, folder) if not Path(name).is_dir() else [path.name for path in folder.iterdir()]
     if any(file.endswith(".safetensors") for file in found):
         yield ok(check, f"{name} is on the Hub in safetensors; the run fetches it")
-    elif any(file in _PICKLED for file in found):
+    elif any(file in PICKLED for file in found):
         yield ok(check, f"{name} holds pytorch_model.bin alone: it is read apart and converted once")
     else:
         raise ModelError(

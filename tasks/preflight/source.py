@@ -82,10 +82,8 @@ def _table(subject: Subject, corpus: Any) -> Iterator[Finding]:
     yield ok(NAME, f"{where}: {len(frame):,} rows")
     if len(frame) <= MOST_ROWS:
         yield from _commands(subject, corpus)
-    texts = frame["transcript"].fillna("").astype(str) if "transcript" in frame else None
-    if texts is not None and subject.params.prepare.normaliser:
-        yield from _unread(texts.iloc[:: max(1, len(texts) // 1000)].tolist(), subject)
-    if origin is not None and "path" in frame:
+    yield from _unread(_said(frame, subject, corpus), subject)
+    if origin is not None:
         yield from _recordings([str(path) for path in frame["path"]], origin, subject)
 
 
@@ -98,6 +96,17 @@ def _rows(corpus: Any) -> tuple[Any, Path | None, str]:
     found = read(corpus, None)
     require_columns(found.frame, source.REQUIRED, found.path)
     return found.frame, None if corpus.source == "hub" else found.origin, str(found.path)
+
+
+def _said(frame: Any, subject: Subject, corpus: Any) -> list[str]:
+    """At most 2,000 transcripts as the normaliser gets them; of a large table as they are written."""
+    from tasks.data import source
+
+    if len(frame) <= MOST_ROWS:
+        frame = source._split_rows(corpus, None, subject.params.prepare.normaliser)[1]
+        if "marks_unknown" in frame:
+            frame = frame[frame["marks_unknown"] == ""]  # set aside already
+    return _spread(frame["transcript"].fillna("").astype(str).tolist(), LOOKED_FOR)
 
 
 def _commands(subject: Subject, corpus: Any) -> Iterator[Finding]:

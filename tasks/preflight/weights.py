@@ -18,6 +18,7 @@ _BEYOND_F16: dict[str, tuple[Any, int]] = {
     "BF16": (np.uint16, 0x4780),
     "F32": (np.uint32, 0x477FF000),
 }
+PICKLED = ("pytorch_model.bin", "pytorch_model.bin.index.json")
 Header = dict[str, tuple[str, tuple[int, ...]]]
 
 

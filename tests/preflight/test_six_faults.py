@@ -4,6 +4,8 @@ import json
 import shutil
 import socket
 import sqlite3
+import subprocess
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -260,3 +262,34 @@ def test_a_hub_that_is_not_there_and_a_name_it_does_not_take(
     said = refused("publish.target=hub", "publish.asr_repo=malgil--asr")
     assert "cannot be reached" in said and "'malgil/malgil--asr' is no name" in said
     assert refused("publish.target=folder", "publish.asr_repo=malgil-asr") == "", "the advice works"
+
+
+# --- what stops nothing
+
+
+def test_a_checkout_of_another_user_is_said_with_the_command_that_mends_it(
+    project: Path, checked: Any, refused: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("GIT_TEST_ASSUME_DIFFERENT_OWNER", "1")  # git's own way to try this
+    monkeypatch.setenv("GIT_CONFIG_GLOBAL", str(project / "gitconfig"))
+    said = [one for one in checked() if one.check == "project" and one.state == "warning"]
+    assert len(said) == 1 and "belongs to another user" in said[0].what and refused() == ""
+    subprocess.run(said[0].next_step.split(), check=True)
+    assert not [one for one in checked() if one.check == "project" and one.state == "warning"], "it works"
+
+
+def test_a_remote_that_cannot_be_used_is_said_and_stops_nothing(
+    project: Path, checked: Any, refused: Any
+) -> None:
+    def remote(url: str) -> list[str]:
+        (project / ".dvc/config").write_text(
+            f"[core]\n    remote = ours\n['remote \"ours\"']\n    url = {url}\n"
+        )
+        assert refused() == ""
+        return [one.what for one in checked() if one.check == "DVC remote" and one.state == "warning"]
+
+    (project / "file").write_text("in the way")
+    assert any("file" in what for what in remote(str(project / "file/remote")))
+    assert remote(str(project / "remote")) == []
+    if find_spec("dvc_s3") is None:
+        assert remote("s3://bucket/path") == ["s3://bucket/path needs dvc-s3, which is not installed"]
