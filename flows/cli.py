@@ -1,6 +1,7 @@
 """The command `malgil`.
 
     malgil run [--line asr|llm|all] [--quick] [-S section.key=value]...
+    malgil check [--line asr|llm|all] [--quick] [-S section.key=value]... [--json]
     malgil doctor [--json]
     malgil up [--prefect-port N] [--mlflow-port N]
     malgil reap [--json]
@@ -56,13 +57,14 @@ def run(
     ] = None,
 ) -> None:
     """Retrain, evaluate, decide and publish; fresh stages are not made again."""
+    from flows.check import before_run
     from flows.environment import find_project, set_environment
     from flows.lock import hold_run_lock
-    from tasks.params import load
 
-    set_environment(find_project())
-    load(quick=quick, sets=overrides or ())
+    project = find_project()
     log_to_console()
+    before_run(line.value, quick, overrides or [])  # if it cannot work, nothing is started or written
+    set_environment(project)
     with hold_run_lock():
         from flows import server
 
@@ -78,6 +80,21 @@ def run(
         except KeyboardInterrupt:  # typer would turn it into a bare "Aborted."
             _fail("stopped; start the same command again to go on", INTERRUPTED)
         print_table(summary)
+
+
+@app.command()
+def check(
+    line: Annotated[Line, typer.Option(help="the recogniser, the language model, or both")] = Line.all,
+    quick: Annotated[bool, typer.Option("--quick", help="small corpus, few steps")] = False,
+    overrides: Annotated[
+        list[str] | None, typer.Option("-S", metavar="SECTION.KEY=VALUE", help="a value for this run")
+    ] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="print the findings as JSON")] = False,
+) -> None:
+    """Say what a run would end with, before it begins: all faults at once, each with its remedy."""
+    from flows.check import check_and_print
+
+    raise typer.Exit(check_and_print(line.value, quick, overrides or [], json_wanted=as_json))
 
 
 @app.command()

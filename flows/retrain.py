@@ -21,6 +21,7 @@ from prefect.cache_policies import NO_CACHE
 from prefect.futures import PrefectFuture
 
 from flows import process, steps
+from flows.check import before_run
 from flows.environment import begin_in_project
 from flows.lock import hold_run_lock
 from flows.reaping import reaper
@@ -82,7 +83,8 @@ def retrain(
         What stands in build/summary.json.
     """
     begin_in_project()
-    wanted = settings.load(quick=quick, sets=overrides or ())  # every mistake at once, before anything starts
+    before_run(line, quick, overrides or [])  # every mistake at once, before anything starts
+    wanted = settings.load(quick=quick, sets=overrides or ())
     reaper.begin(UUID(str(runtime.flow_run.id)))
     with hold_run_lock():
         steps.clear_stale_locks()

@@ -107,8 +107,10 @@ def make_app(hub: Hub) -> FastAPI:
     unknown = lambda: error(404, "Invalid rev id", "RevisionNotFound")  # noqa: E731
 
     @app.get("/api/whoami-v2")
-    def whoami() -> Any:
-        return {"name": "malgil", "type": "user", "auth": {"accessToken": {"role": "write"}}}
+    def whoami(request: Request) -> Any:
+        role = hub.tokens[request.headers.get("authorization", "").removeprefix("Bearer ")]
+        orgs = [{"name": "speech-team", "roleInOrg": "write"}, {"name": "readers", "roleInOrg": "read"}]
+        return {"name": "malgil", "type": "user", "orgs": orgs, "auth": {"accessToken": {"role": role}}}
 
     @app.post("/api/validate-yaml")
     async def validate(request: Request) -> Any:

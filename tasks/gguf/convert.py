@@ -3,15 +3,15 @@
     python -m tasks.gguf.convert
 
 Writes what llama.cpp's own script writes for the families in `tasks.llm.profiles` (a test compares them
-tensor by tensor): names by gguf's tensor map, q and k rows permuted where the family needs it, matrices
-in f16, vectors in f32, a tied output layer left out. The pre-tokenizer comes from an explicit table, and
-`verify.py` proves it by comparing token ids. SentencePiece vocabularies are refused: their scores are
-not carried here.
+tensor by tensor): names by gguf's tensor map, rows of q and k (weights and biases) permuted where the family
+needs it, matrices in f16, vectors in f32, a tied output layer left out. What cannot be carried is refused
+before anything is written, by `convertible.py`; `verify.py` proves the file by its token ids and answers.
 """
 
 import json
 import logging
-from collections.abc import Iterator
+import math
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -23,19 +23,14 @@ from transformers import AutoConfig
 
 from tasks.artifacts import new_file
 from tasks.errors import ModelError
+from tasks.gguf import convertible
 from tasks.inference.loading import load_tokenizer, unreadable
-from tasks.llm.profiles import Profile, profile_of
+from tasks.llm.chat import chat_template
+from tasks.llm.profiles import Profile
 from tasks.settings import ConvertLlm
 from tasks.stage import run_stage
 
 FILE_NAME = "malgil-llm-f16.gguf"
-BYTE_LEVEL = {"type": "ByteLevel", "add_prefix_space": False, "trim_offsets": True, "use_regex": True}
-DIGITS = {"type": "Digits", "individual_digits": True}
-PRE_TOKENIZERS: tuple[tuple[Any, str], ...] = (
-    # what tokenizer.json splits with → llama.cpp's name for it
-    ({"type": "Sequence", "pretokenizers": [DIGITS, BYTE_LEVEL]}, "smollm"),
-    (BYTE_LEVEL, "gpt-2"),
-)
 log = logging.getLogger("malgil.convert")
 logging.getLogger("gguf").setLevel(logging.WARNING)  # it tells its own file names and byte order
 
@@ -44,21 +39,17 @@ def convert(params: ConvertLlm, *, merged: Path, gguf_f16: Path) -> Path:
     """Writes `gguf_f16`/malgil-llm-f16.gguf from the Hugging Face folder `merged`; returns its path.
 
     Raises:
-        ModelError: unreadable weights, an unknown family, tensor or pre-tokenizer, a weight beyond f16.
+        ModelError: unreadable weights, anything that `convertible.refusals` names, a weight beyond f16.
         CapacityError: no space; an earlier file is as it was.
     """
-    try:
-        config = AutoConfig.from_pretrained(str(merged))
-    except (OSError, ValueError) as error:
-        raise unreadable(merged, error) from error
-    profile = profile_of(config.model_type)
-    tokenizer = load_tokenizer(merged)
+    config, tokenizer = read_config(merged), load_tokenizer(merged)
+    profile = convertible.require_convertible(config, tokenizer, headers(merged))
     path = gguf_f16 / FILE_NAME
     with new_file(path) as temporary:
         writer = gguf.GGUFWriter(str(temporary), profile.gguf_arch)
         parameters = _write_tensors(writer, merged, config, profile)
         _write_metadata(writer, config, params.name, parameters)
-        _write_vocabulary(writer, tokenizer, config.vocab_size)
+        _write_vocabulary(writer, tokenizer, config["vocab_size"])
         writer.write_header_to_file()
         writer.write_kv_data_to_file()
         writer.write_tensors_to_file()
@@ -67,39 +58,103 @@ def convert(params: ConvertLlm, *, merged: Path, gguf_f16: Path) -> Path:
     return path
 
 
-def _write_metadata(writer: gguf.GGUFWriter, config: Any, name: str, parameters: int) -> None:
-    head_size = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
-    rope = config.rope_parameters
-    if rope.get("rope_type", "default") != "default":
-        raise ModelError(
-            f"rope_type {rope['rope_type']!r}", "only the default rotary embedding is converted", "add it"
-        )
+def read_config(folder: Path | str) -> dict[str, Any]:
+    """The config of a model folder, defaults filled in. Raises ModelError if it is missing or broken."""
+    try:
+        found: dict[str, Any] = AutoConfig.from_pretrained(str(folder), local_files_only=True).to_dict()
+    except Exception as error:  # each family has checks of its own
+        raise unreadable(folder, error) from error
+    return found
+
+
+def headers(folder: Path) -> dict[str, convertible.Stored]:
+    """Name to dtype and shape of every weight of a folder; no weight is read.
+
+    Raises:
+        ModelError: there are no safetensors, or a file is cut off.
+    """
+    found: dict[str, convertible.Stored] = {}
+    for path in _files(folder):
+        try:
+            with safe_open(path, framework="numpy") as weights:
+                for name in weights.keys():  # noqa: SIM118 - not a mapping
+                    part = weights.get_slice(name)
+                    found[name] = (str(part.get_dtype()), tuple(part.get_shape()))
+        except (OSError, SafetensorError) as error:
+            raise unreadable(path, error) from error
+    return found
+
+
+def _write_metadata(writer: gguf.GGUFWriter, config: Mapping[str, Any], name: str, parameters: int) -> None:
+    head_size = _head_size(config)
     writer.add_type("model")
     writer.add_name(name)
     writer.add_size_label(gguf.size_label(parameters, parameters, 0, 0))
     writer.add_file_type(gguf.LlamaFileType.MOSTLY_F16)
     writer.add_quantization_version(gguf.GGML_QUANT_VERSION)
-    writer.add_vocab_size(config.vocab_size)
-    writer.add_context_length(config.max_position_embeddings)
-    writer.add_embedding_length(config.hidden_size)
-    writer.add_feed_forward_length(config.intermediate_size)
-    writer.add_block_count(config.num_hidden_layers)
-    writer.add_head_count(config.num_attention_heads)
-    writer.add_head_count_kv(config.num_key_value_heads)
+    writer.add_vocab_size(config["vocab_size"])
+    writer.add_context_length(config["max_position_embeddings"])
+    writer.add_embedding_length(config["hidden_size"])
+    writer.add_feed_forward_length(config["intermediate_size"])
+    writer.add_block_count(config["num_hidden_layers"])
+    writer.add_head_count(config["num_attention_heads"])
+    writer.add_head_count_kv(config["num_key_value_heads"])
     writer.add_key_length(head_size)
     writer.add_value_length(head_size)
     writer.add_rope_dimension_count(head_size)
+    writer.add_layer_norm_rms_eps(config["rms_norm_eps"])
+    _write_rope(writer, config["rope_parameters"])
+
+
+def _write_rope(writer: gguf.GGUFWriter, rope: Mapping[str, Any]) -> None:
+    """What the rotary embedding's type needs; that of llama3 is a tensor (`rope_frequencies`)."""
     writer.add_rope_freq_base(rope["rope_theta"])
-    writer.add_layer_norm_rms_eps(config.rms_norm_eps)
+    kind = rope.get("rope_type", "default")
+    if kind in ("linear", "yarn"):
+        writer.add_rope_scaling_type(gguf.RopeScalingType(kind))
+        writer.add_rope_scaling_factor(float(rope["factor"]))
+    if kind == "yarn":
+        writer.add_rope_scaling_orig_ctx_len(int(rope["original_max_position_embeddings"]))
 
 
-def _write_tensors(writer: gguf.GGUFWriter, folder: Path, config: Any, profile: Profile) -> int:
+def rope_frequencies(config: Mapping[str, Any]) -> np.ndarray[Any, Any] | None:
+    """(head size / 2,) what llama.cpp divides each frequency by, of rope_type llama3; None for other types.
+
+    As llama.cpp's script and transformers' `_compute_llama3_parameters`: long waves by `factor`, short ones
+    by 1, those between by a blend.
+    """
+    rope = config["rope_parameters"]
+    if rope.get("rope_type") != "llama3":
+        return None
+    size, base, factor = _head_size(config), rope["rope_theta"], float(rope["factor"])
+    low, high = float(rope["low_freq_factor"]), float(rope["high_freq_factor"])
+    context = rope["original_max_position_embeddings"]
+    found = []
+    for place in range(0, size, 2):
+        wave = 2 * math.pi * base ** (place / size)
+        if wave < context / high:
+            found.append(1.0)
+        elif wave > context / low:
+            found.append(factor)
+        else:
+            smooth = (context / wave - low) / (high - low)
+            found.append(1 / ((1 - smooth) / factor + smooth))
+    return np.array(found, dtype=np.float32)
+
+
+def _head_size(config: Mapping[str, Any]) -> int:
+    return int(config.get("head_dim") or config["hidden_size"] // config["num_attention_heads"])
+
+
+def _write_tensors(writer: gguf.GGUFWriter, folder: Path, config: Mapping[str, Any], profile: Profile) -> int:
     """Adds every tensor; returns the number of parameters."""
-    architecture = next(arch for arch, name in gguf.MODEL_ARCH_NAMES.items() if name == profile.gguf_arch)
-    names = gguf.get_tensor_name_map(architecture, config.num_hidden_layers)
+    names = convertible.gguf_names(profile, config["num_hidden_layers"])
     parameters = 0
+    frequencies = rope_frequencies(config)
+    if frequencies is not None:
+        writer.add_tensor("rope_freqs.weight", frequencies)
     for name, tensor in _tensors(folder):
-        if name == "lm_head.weight" and config.tie_word_embeddings:
+        if name == "lm_head.weight" and config["tie_word_embeddings"]:
             continue
         new_name = names.get_name(name, try_suffixes=(".weight", ".bias"))
         if new_name is None:
@@ -107,18 +162,23 @@ def _write_tensors(writer: gguf.GGUFWriter, folder: Path, config: Any, profile: 
                 f"tensor {name!r}", f"unknown to the family {profile.model_type}", "convert another model"
             )
         parameters += tensor.numel()
-        if profile.permutes_qk and name.endswith(("q_proj.weight", "k_proj.weight")):
-            heads = config.num_attention_heads if "q_proj" in name else config.num_key_value_heads
-            tensor = permute(tensor, heads)
+        module, _, kind = name.rpartition(".")
+        if profile.permutes_qk and kind in ("weight", "bias") and module.endswith(("q_proj", "k_proj")):
+            of = "num_attention_heads" if module.endswith("q_proj") else "num_key_value_heads"
+            tensor = permute(tensor, config[of])
         writer.add_tensor(new_name, _stored(name, tensor))
     return parameters
 
 
-def _tensors(folder: Path) -> Iterator[tuple[str, torch.Tensor]]:
+def _files(folder: Path) -> list[Path]:
     files = sorted(folder.glob("*.safetensors"))
     if not files:
         raise unreadable(folder, FileNotFoundError("no *.safetensors"))
-    for path in files:
+    return files
+
+
+def _tensors(folder: Path) -> Iterator[tuple[str, torch.Tensor]]:
+    for path in _files(folder):
         try:
             with safe_open(path, framework="pt") as weights:
                 for name in weights.keys():  # noqa: SIM118 - not a mapping
@@ -128,9 +188,13 @@ def _tensors(folder: Path) -> Iterator[tuple[str, torch.Tensor]]:
 
 
 def permute(weight: torch.Tensor, heads: int) -> torch.Tensor:
-    """Rows from halves (x0..xn, y0..yn per head, Hugging Face) to pairs (x0, y0, x1, y1, ...; llama.cpp)."""
-    rows, columns = weight.shape
-    return weight.reshape(heads, 2, rows // heads // 2, columns).swapaxes(1, 2).reshape(rows, columns)
+    """Rows from halves (x0..xn, y0..yn per head, Hugging Face) to pairs (x0, y0, x1, y1, ...; llama.cpp).
+
+    Args:
+        weight: (rows, columns) of q or k, or their bias (rows,).
+    """
+    halves = weight.reshape(heads, 2, weight.shape[0] // heads // 2, *weight.shape[1:])
+    return halves.swapaxes(1, 2).reshape(weight.shape)
 
 
 def _stored(name: str, tensor: torch.Tensor) -> np.ndarray[Any, Any]:
@@ -146,12 +210,6 @@ def _stored(name: str, tensor: torch.Tensor) -> np.ndarray[Any, Any]:
 
 def _write_vocabulary(writer: gguf.GGUFWriter, tokenizer: Any, size: int) -> None:
     about = json.loads(tokenizer.backend_tokenizer.to_str())
-    if about["model"]["type"] != "BPE" or about["model"].get("byte_fallback"):
-        raise ModelError(
-            f"a vocabulary of type {about['model']['type']}",
-            "only byte-level BPE is converted",
-            "choose a base model with a byte-level BPE tokenizer",
-        )
     words = {index: word for word, index in tokenizer.get_vocab().items()}
     added = {token["id"]: token for token in about["added_tokens"]}
     tokens, types = [], []
@@ -159,7 +217,7 @@ def _write_vocabulary(writer: gguf.GGUFWriter, tokenizer: Any, size: int) -> Non
         tokens.append(words.get(index, f"[PAD{index}]"))
         types.append(_token_type(index in words, added.get(index)))
     writer.add_tokenizer_model("gpt2")
-    writer.add_tokenizer_pre(pre_tokenizer_name(about))
+    writer.add_tokenizer_pre(convertible.pre_tokenizer_name(about))
     writer.add_token_list(tokens)
     writer.add_token_types(types)
     writer.add_token_merges([m if isinstance(m, str) else " ".join(m) for m in about["model"]["merges"]])
@@ -171,9 +229,11 @@ def _write_vocabulary(writer: gguf.GGUFWriter, tokenizer: Any, size: int) -> Non
     ):
         if token_id is not None:
             add(token_id)
-    writer.add_add_bos_token(tokenizer("a")["input_ids"][0] == tokenizer.bos_token_id)
+    # Prompts are the template's, word for word, in training as in serving: a start token that a server added
+    # would stand twice where the template has one, and where it has none the model has never seen one.
+    writer.add_add_bos_token(False)
     writer.add_add_space_prefix(False)
-    writer.add_chat_template(tokenizer.chat_template)
+    writer.add_chat_template(chat_template(tokenizer))
 
 
 def _token_type(used: bool, added: dict[str, Any] | None) -> gguf.TokenType:
@@ -182,22 +242,6 @@ def _token_type(used: bool, added: dict[str, Any] | None) -> gguf.TokenType:
     if added is None:
         return gguf.TokenType.NORMAL
     return gguf.TokenType.CONTROL if added["special"] else gguf.TokenType.USER_DEFINED
-
-
-def pre_tokenizer_name(about: dict[str, Any]) -> str:
-    """llama.cpp's name for the pre-tokenizer of a tokenizer.json.
-
-    Raises:
-        ModelError: it is not in the table; a guess would change token ids silently.
-    """
-    for description, name in PRE_TOKENIZERS:
-        if about["pre_tokenizer"] == description:
-            return name
-    raise ModelError(
-        f"pre-tokenizer {json.dumps(about['pre_tokenizer'])[:300]}",
-        f"not in the table ({', '.join(name for _, name in PRE_TOKENIZERS)})",
-        "add it with llama.cpp's name to PRE_TOKENIZERS in tasks/gguf/convert.py and run its test",
-    )
 
 
 if __name__ == "__main__":

@@ -161,7 +161,7 @@ def _tokens(
     served = engine.tokenise_as_server(prompts[0])
     start = tokenizer.bos_token_id
     doubled = start is not None and served[:2] == [start, start]
-    like = served == list(tokenizer(prompts[0])["input_ids"])
+    like = served == list(tokenizer(prompts[0], add_special_tokens=False)["input_ids"])  # as in training
     yield (
         "start_token",
         like and not doubled,

@@ -12,10 +12,10 @@ from typing import Any
 
 import numpy as np
 from jinja2.exceptions import TemplateError
-from jinja2.sandbox import ImmutableSandboxedEnvironment
 
 from tasks.errors import ModelError
 from tasks.inference.engine import Advance, Allowed, choices_for, shared_prefix
+from tasks.llm.chat import render_plainly
 from tasks.llm.constrain import Choices
 from tasks.weights.gguf_header import check_gguf
 
@@ -83,15 +83,14 @@ class LlamaCppEngine:
             ModelError: the file has no template, or one that does not render.
         """
         template = self.chat_template()
-        environment = ImmutableSandboxedEnvironment(trim_blocks=True, lstrip_blocks=True)
         try:
             if template is None:
                 raise TemplateError("it has none")
-            return environment.from_string(template).render(
-                messages=list(conversation),
-                add_generation_prompt=True,
-                bos_token=self._vocabulary.get_text(self._vocabulary.token_bos()),
-                eos_token=self._vocabulary.get_text(self._vocabulary.token_eos()),
+            return render_plainly(
+                template,
+                conversation,
+                bos=self._vocabulary.get_text(self._vocabulary.token_bos()),
+                eos=self._vocabulary.get_text(self._vocabulary.token_eos()),
             )
         except TemplateError as error:
             raise ModelError(

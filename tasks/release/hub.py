@@ -4,22 +4,21 @@
     -> tag v-<digest> -> delete the branch; later: move the tag of an environment
 
 A kill before the tag leaves a branch that the next run finds and goes on with; after the tag there is
-nothing left to do. The token comes from HF_TOKEN alone and is never written or logged. The Hub cannot
+nothing left to do. Token, names and rights: `hub_access.py`. The Hub cannot
 move a tag: an environment's tag is deleted and made again, and is missing for that moment.
 """
 
 import hashlib
 import logging
-import os
 import shutil
 import warnings
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from tasks.artifacts import new_folder
-from tasks.errors import MalgilError, PublishError, explain_os_error
+from tasks.errors import PublishError
+from tasks.release.hub_access import api_with, explained, hub_token, repository_name
 from tasks.release.publish import Check, Published, tag_name
 from tasks.release.tree import SUMS, Tree, verify_folder
 
@@ -46,7 +45,7 @@ class HubPublisher:
 
     def publish(self, tree: Tree, check: Check) -> Published:
         """See `tasks.release.publish.Publisher.publish`."""
-        repository = f"{self.namespace}/{tree.repository}"
+        repository = repository_name(self.namespace, tree.repository)
         tag = tag_name(tree.digest)
         uri = f"{repository}@{tag}"
         with explained(repository):
@@ -109,16 +108,7 @@ class HubPublisher:
         return True
 
     def _api(self) -> "HfApi":
-        token = os.environ.get("HF_TOKEN", "").strip()
-        if not token:
-            raise PublishError(
-                "HF_TOKEN is not set",
-                "publishing to the Hub needs a token with write access",
-                "export HF_TOKEN=..., or set publish.target: folder in params.yaml",
-            )
-        from huggingface_hub import HfApi
-
-        return HfApi(endpoint=os.environ.get("HF_ENDPOINT") or None, token=token)
+        return api_with(hub_token())
 
     def _upload(self, api: "HfApi", repository: str, tree: Tree) -> str:
         """Makes the branch hold exactly the tree, in one commit at most; returns the commit."""
@@ -178,76 +168,6 @@ def git_blob_id(path: Path) -> str:
     """The git object id (SHA-1) of a file, which the Hub keeps for files that are not LFS."""
     content = path.read_bytes()
     return hashlib.sha1(b"blob %d\0" % len(content) + content, usedforsecurity=False).hexdigest()
-
-
-@contextmanager
-def explained(repository: str) -> Iterator[None]:
-    """Turns the Hub's and the network's errors into one that says what to do.
-
-    Raises:
-        PublishError: with the HTTP status and what it means here; never with the token.
-    """
-    import httpx2
-    from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError, OfflineModeIsEnabled
-
-    try:
-        yield
-    except MalgilError:
-        raise
-    except HfHubHTTPError as error:
-        status = error.response.status_code if error.response is not None else 0
-        raise _refused(repository, status, error.server_message or "") from error
-    except (httpx2.TransportError, LocalEntryNotFoundError, OfflineModeIsEnabled) as error:
-        raise PublishError(
-            f"the Hub cannot be reached for {repository} ({type(error).__name__})",
-            "publishing needs the network; nothing half-published is visible",
-            "check the network, HF_ENDPOINT and HF_HUB_OFFLINE and start the same command again",
-        ) from error
-    except OSError as error:
-        raise explain_os_error(error) from error
-    except ValueError as error:
-        raise PublishError(
-            f"the Hub did not accept {repository}: {str(error).splitlines()[0]}",
-            "the card's metadata, the name and every file must be valid",
-            "correct publish.* in params.yaml or tasks/release/templates and start again",
-        ) from error
-
-
-REFUSALS = {
-    401: (
-        "the token in HF_TOKEN is not known to the Hub",
-        "make a new token with write access and export HF_TOKEN",
-    ),
-    403: (
-        "the token may not write there",
-        "give the token write access to the namespace, or correct publish.namespace",
-    ),
-    404: (
-        "it does not exist, or the token may not see it",
-        "correct publish.namespace and the token's access",
-    ),
-    409: (
-        "the name is taken or something else is there",
-        "correct publish.asr_repo or publish.llm_repo, or look at it",
-    ),
-    412: ("somebody else committed at the same moment", "start the same command again"),
-    413: ("a file is too large", "ship fewer or smaller quantisation types (quantise_llm.types)"),
-    429: ("too many requests", "wait some minutes and start the same command again"),
-}
-
-
-def _refused(repository: str, status: int, message: str) -> PublishError:
-    hub_trouble = (
-        "the Hub has trouble of its own",
-        "start the same command again later; it goes on where it was",
-    )
-    unexpected = (
-        "an answer that is not expected here",
-        "look at the repository on the Hub, then start again",
-    )
-    rule, next_step = REFUSALS.get(status, hub_trouble if status >= 500 else unexpected)
-    said = f": {message.splitlines()[0]}" if message else ""
-    return PublishError(f"the Hub answered {status} for {repository}{said}", rule, next_step)
 
 
 def _branch(tree: Tree) -> str:

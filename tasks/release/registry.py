@@ -116,7 +116,7 @@ class Registry:
         self.params = params
         self.uri = tracking_uri(params)
         with explained(self.uri):
-            _probe(self.uri)
+            probe(self.uri)
             if database := sqlite_path(self.uri):
                 bring_home(database, params.artifacts)
             for name, value in DEFAULTS.items():
@@ -322,7 +322,7 @@ def _dataset_input(data: DataInput) -> Any:
         return DatasetInput(dataset._to_mlflow_entity(), [InputTag("mlflow.data.context", "training")])
 
 
-def _probe(uri: str) -> None:
+def probe(uri: str) -> None:
     """Opens a SQLite store for writing once, so that its troubles have names before MLflow wraps them."""
     path = sqlite_path(uri)
     if path is None:
@@ -351,18 +351,18 @@ def explained(uri: str) -> Iterator[None]:
     except MalgilError:
         raise
     except sqlite3.Error as error:
-        raise _store_error(uri, str(error)) from error
+        raise store_error(uri, str(error)) from error
     except OSError as error:
         if type(error).__module__.startswith("requests"):
-            raise _store_error(uri, f"Connection: {type(error).__name__}") from error
+            raise store_error(uri, f"Connection: {type(error).__name__}") from error
         raise explain_os_error(error, error.filename or sqlite_path(uri)) from error
     except Exception as error:  # told apart just below
         if not type(error).__module__.startswith(("mlflow", "sqlalchemy", "alembic")):
             raise
-        raise _store_error(uri, str(error)) from error
+        raise store_error(uri, str(error)) from error
 
 
-def _store_error(uri: str, message: str) -> MalgilError:
+def store_error(uri: str, message: str) -> MalgilError:
     where = uri.rpartition("@")[2]  # a password before @ is not shown
     said = message.strip().splitlines()[0][:200] if message.strip() else "no message"
     if "locked" in message:

@@ -8,7 +8,7 @@ import pytest
 
 from tasks.artifacts import read_json
 from tasks.errors import ModelError
-from tasks.gguf import convert as convert_module
+from tasks.gguf import convertible
 from tasks.gguf.convert import FILE_NAME, convert
 from tasks.gguf.quantise import quantise, quantise_file
 from tasks.gguf.verify import margin, verify
@@ -55,8 +55,8 @@ def test_faithful_files_pass(
 def test_a_wrong_pre_tokenizer_is_seen(
     merged: Path, prepared: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    table = [(description, "gpt-2") for description, _ in convert_module.PRE_TOKENIZERS]
-    monkeypatch.setattr(convert_module, "PRE_TOKENIZERS", table)
+    table = [(description, "gpt-2") for description, _ in convertible.PRE_TOKENIZERS]
+    monkeypatch.setattr(convertible, "PRE_TOKENIZERS", table)
     convert(ConvertLlm(name="tiny"), merged=merged, gguf_f16=tmp_path)
     assert "token_ids_awkward" in failed(merged, tmp_path, nothing(tmp_path), prepared, tmp_path)
 

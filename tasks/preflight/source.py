@@ -1,0 +1,221 @@
+"""The data source before a run: is it there, can it be read, do ten recordings decode to their end?
+
+The stages' own readers do the looking (`tasks.data`). A table is read whole as long as that takes seconds;
+recordings are sampled: what a few of them show is a fault only where the stage would surely end with it.
+"""
+
+import unicodedata
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from tasks.errors import DataError, MissingDependencyError
+from tasks.preflight.finding import Check, Finding, Subject, fault, ok, warning
+from tasks.preflight.record import stamp
+
+MOST_ROWS = 20_000  # a larger table is looked at by its columns and a sample alone
+DECODED, LOOKED_FOR = 10, 2_000
+SURELY_BAD = 3  # of ten: with 2% of bad files in all, fewer than one check in a thousand would see as many
+NAME = "data source"
+
+
+def look(subject: Subject) -> Iterator[Finding]:
+    """The source of `corpus.source`."""
+    corpus = subject.params.corpus
+    if corpus.source == "builtin":
+        yield from _builtin(subject)
+    elif corpus.source == "hub":
+        yield from _hub(subject)
+    else:
+        yield from _table(subject, corpus)
+
+
+def stamp_of(subject: Subject) -> Any:
+    """The files that the settings name; of a table, not its recordings."""
+    corpus = subject.params.corpus
+    named = (corpus.manifest, corpus.folder, corpus.hub, corpus.readings)
+    beside = Path(corpus.manifest).parent / "tools.json" if corpus.manifest else ""
+    return [stamp(name) for name in (*named, beside)]
+
+
+def _builtin(subject: Subject) -> Iterator[Finding]:
+    from importlib.util import find_spec
+
+    from tasks.data.plan import draw_sentences
+
+    if find_spec("espeakng_loader") is None:
+        raise MissingDependencyError(
+            "espeakng_loader is not installed", "the built-in corpus is spoken by espeak-ng", "make setup"
+        )
+    sentences = draw_sentences(subject.params.corpus)
+    yield ok(NAME, f"built in, {len(sentences):,} sentences")
+
+
+def _hub(subject: Subject) -> Iterator[Finding]:
+    """A Hub id is read where it lies in the cache; else only asked for, and fetched by the run."""
+    from tasks.data.hub import fetch, hub_name
+
+    corpus = subject.params.corpus
+    name = corpus.hub
+    if Path(name).is_dir():
+        yield from _table(subject, corpus)
+        return
+    asked = hub_name(name)
+    try:
+        if asked is None:
+            raise ValueError("no such folder")
+        folder = fetch(asked, "dataset", patterns=["README.md"])
+    except (OSError, ValueError) as error:  # the Hub's errors are of one kind or the other
+        raise DataError(
+            f"corpus.hub {name!r} is no local folder and cannot be reached ({_line(error)})",
+            "names a folder here, or a data set of the Hub that this machine reaches and may read",
+            "correct the name or revision; for a private one set HF_TOKEN; offline, name a local copy",
+        ) from error
+    if next(folder.rglob("*.parquet"), None) is None:
+        yield ok(NAME, f"{name} is on the Hub; its rows are looked at once it is fetched")
+    else:
+        yield from _table(subject, corpus.model_copy(update={"hub": str(folder)}))
+
+
+def _table(subject: Subject, corpus: Any) -> Iterator[Finding]:
+    frame, origin, where = _rows(corpus)
+    yield ok(NAME, f"{where}: {len(frame):,} rows")
+    if len(frame) <= MOST_ROWS:
+        yield from _commands(subject, corpus)
+    yield from _unread(_said(frame, subject, corpus), subject)
+    if origin is not None:
+        yield from _recordings([str(path) for path in frame["path"]], origin, subject)
+
+
+def _rows(corpus: Any) -> tuple[Any, Path | None, str]:
+    """The rows as the door reads them, the folder of their recordings (none of a data set), a name."""
+    from tasks.data import source
+    from tasks.data.manifest import require_columns
+
+    read = getattr(source, "read_source", None) or source._read
+    found = read(corpus, None)
+    require_columns(found.frame, source.REQUIRED, found.path)
+    return found.frame, None if corpus.source == "hub" else found.origin, str(found.path)
+
+
+def _said(frame: Any, subject: Subject, corpus: Any) -> list[str]:
+    """At most 2,000 transcripts as the normaliser gets them; of a large table as they are written."""
+    from tasks.data import source
+
+    if len(frame) <= MOST_ROWS:
+        frame = source._split_rows(corpus, None, subject.params.prepare.normaliser)[1]
+        if "marks_unknown" in frame:
+            frame = frame[frame["marks_unknown"] == ""]  # set aside already
+    return _spread(frame["transcript"].fillna("").astype(str).tolist(), LOOKED_FOR)
+
+
+def _commands(subject: Subject, corpus: Any) -> Iterator[Finding]:
+    """The stages `commands` and `prepare_llm` without audio: splits, readings, tools, calls."""
+    from tasks.data.prepare_llm import mistakes
+    from tasks.data.source import take_commands
+    from tasks.llm.chat import Tools
+
+    commands, definitions = take_commands(corpus, subject.params.prepare.normaliser)
+    tools = Tools(definitions)
+    if "llm" not in subject.lines:
+        return
+    if commands.empty:
+        raise DataError(
+            "no row has a tool_call",
+            "the language model learns which call a sentence means",
+            "fill the column tool_call, or run the recogniser alone: --line asr",
+        )
+    wrong = list(mistakes(commands, tools))
+    if wrong:
+        raise DataError(
+            f"{len(wrong)} of {len(commands)} commands: {'; '.join(wrong[:5])}",
+            "a command needs text, a tool call of tools.json, and a sentence that no other split holds",
+            "correct the rows of the manifest, or tools.json, and start the same command again",
+        )
+    yield ok(NAME, f"{len(commands):,} commands, {len(tools.names)} tools")
+
+
+def _unread(texts: list[str], subject: Subject) -> Iterator[Finding]:
+    """Characters that the chain of normalisers leaves and a vocabulary of jamo has no symbol for."""
+    from tasks.asr.checkpoints.vocabulary import Vocabulary
+    from tasks.data.normalisers import normalise
+
+    if subject.params.train_asr.vocabulary != "jamo":
+        return
+    vocabulary, chain = Vocabulary.of_jamo(), subject.params.prepare.normaliser
+    left = [(text, vocabulary.missing([normalise(text, chain)])) for text in texts]
+    with_some = [(text, characters) for text, characters in left if characters]
+    if with_some:
+        all_of = sorted({c for _, characters in with_some for c in characters})
+        yield warning(
+            NAME,
+            f"{len(with_some)} of {len(texts)} transcripts looked at keep {' '.join(map(repr, all_of[:20]))} "
+            f"after {chain}, as {with_some[0][0]!r}",
+            "the recogniser has no symbol for them: such rows are set aside",
+            "choose another prepare.normaliser, add their readings (corpus.readings), or spell them out",
+        )
+
+
+def _recordings(paths: list[str], origin: Path, subject: Subject) -> Iterator[Finding]:
+    from tasks.data.measure import measure
+
+    looked_for = _spread(paths, LOOKED_FOR)
+    lost = [path for path in looked_for if _find(origin, path) is None]
+    allowed = subject.params.validate_.max_bad_share
+    if lost:
+        count = f"{len(lost)} of {len(looked_for)}"
+        what = f"{count} recordings looked for are not there, as {lost[0]!r} in {origin}"
+        rule = "paths are relative to the manifest's folder"
+        next_step = "restore the files, or correct the paths (corpus.audio_column names their column)"
+        surely = len(lost) > allowed * len(paths) or (
+            len(lost) >= SURELY_BAD and len(lost) * 10 > len(looked_for)
+        )
+        if surely:
+            yield fault(NAME, DataError(what, rule, next_step))
+        else:
+            yield warning(NAME, what, rule, next_step)
+    there = [found for path in paths if (found := _find(origin, path))] if len(paths) <= LOOKED_FOR else []
+    there = there or [found for path in looked_for if (found := _find(origin, path))]
+    decoded = [(path, measure(path)) for path in _spread(there, DECODED)]
+    bad = [f"{path} ({found.state}: {found.detail})" for path, found in decoded if found.state != "ok"]
+    if bad:
+        count = f"{len(bad)} of {len(decoded)}"
+        what = f"{count} recordings decoded to their end are no whole audio: {'; '.join(bad[:5])}"
+        rule = f"at most {allowed:.0%} of the rows may be set aside (validate.max_bad_share)"
+        next_step = "copy them again from their origin, or remove their rows"
+        if len(bad) > allowed * len(paths) or len(bad) >= SURELY_BAD:
+            yield fault(NAME, DataError(what, rule, next_step))
+        else:
+            yield warning(NAME, what, rule, next_step)
+    elif decoded:
+        yield ok(NAME, f"{len(decoded)} recordings decode to their end")
+
+
+def _spread(items: list[Any], count: int) -> list[Any]:
+    """At most `count` of them, from the first to the last."""
+    if len(items) <= count:
+        return items
+    return [items[round(place * (len(items) - 1) / (count - 1))] for place in range(count)]
+
+
+def _find(origin: Path, path: str) -> Path | None:
+    """The file of a path; another form of Unicode, slash or case is left to the stage, which says so."""
+    for name in (path, path.replace("\\", "/")):
+        for form in ("NFC", "NFD"):
+            candidate = origin / unicodedata.normalize(form, name)
+            if candidate.is_file():
+                return candidate
+        folder = (origin / name).parent
+        if folder.is_dir():
+            wanted = unicodedata.normalize("NFC", Path(name).name).casefold()
+            for other in folder.iterdir():
+                if unicodedata.normalize("NFC", other.name).casefold() == wanted:
+                    return other
+    return None
+
+
+def _line(error: Exception) -> str:
+    return (str(error).strip().splitlines() or [type(error).__name__])[0][:300]
+
+
+CHECK = Check(NAME, ("corpus", "prepare", "validate", "train_asr"), look, stamp=stamp_of)
