@@ -4,6 +4,7 @@
     malgil asr study [--so-far]
     malgil asr embed PATHS... --out FILE
     malgil asr stream FILE|-
+    malgil asr evaluate --model FOLDER|HUB_ID --data TABLE|FOLDER|HUB_ID
 
 The bodies are in tasks/asr; what is slow to import is imported by the command that needs it.
 """
@@ -20,6 +21,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from flows.asr_embed import embed
+from flows.asr_evaluate import evaluate
 from flows.asr_recogniser import Backend, Decoder, choose_search, load_recogniser
 from flows.asr_stream import stream
 from flows.asr_study import study
@@ -35,6 +37,7 @@ asr = typer.Typer(name="asr", help="Use a trained recogniser.", no_args_is_help=
 asr.command()(study)
 asr.command()(embed)
 asr.command()(stream)
+asr.command()(evaluate)
 
 
 class Format(StrEnum):
