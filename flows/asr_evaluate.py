@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Annotated, Any, NamedTuple
 
 import typer
 
-from flows.asr_recogniser import DEFAULT_MODEL, Backend, Decoder, choose_search
+from flows.asr_recogniser import DEFAULT_MODEL, Backend, Decoder, choose_search, decoder_of
 from flows.console import log_to_console
 from flows.environment import take_every_core
 from tasks.data.chains import CHAINS
@@ -156,30 +156,25 @@ def _measure(
     from tasks.asr.judging.recognise import recognise
     from tasks.asr.judging.rows import read_rows
 
-    found = [find_model(name, backend) for name in models]  # what is missing is said before anything is read
+    found = [find_model(name, backend) for name in models]
+    acoustics = [load(one) for one in found]  # what is missing or broken is said before anything is read
     with tempfile.TemporaryDirectory(prefix="malgil-") as scratch:
         rows = read_rows(asked.data, asked.columns, Path(scratch), asked.readings)
         items, left = choose_items(rows, asked.normaliser, asked.splits, asked.slice_by, asked.limit)
         heard: list[Recognised] = []
-        hashes: list[str] = []
         frame = items.frame
-        for one in found:
-            if frame.empty:
-                break
-            acoustic = load(one)
-            hashes.append(acoustic.sha256)
-            result = recognise(frame, acoustic, asked.normaliser, one.name)
-            heard.append(result)
-            left += result.left
-            frame = frame[frame["row"].isin(result.table["row"])]
+        for one, acoustic in zip(found, acoustics, strict=True) if len(frame) else ():
+            heard.append(recognise(frame, acoustic, asked.normaliser, one.name))
+            left += heard[-1].left
+            frame = frame[frame["row"].isin(heard[-1].table["row"])]
     left.sort()
-    kept = set(heard[-1].table["row"]) if len(heard) == len(found) else set()
+    kept = set(heard[-1].table["row"]) if heard else set()
     if not kept:
         raise _nothing_evaluated(rows, left)
     heard = [
         one._replace(table=one.table[one.table["row"].isin(kept)].reset_index(drop=True)) for one in heard
     ]
-    return _report(asked, rows, items, found, hashes, heard, left), heard, left
+    return _report(asked, rows, items, found, acoustics, heard, left), heard, left
 
 
 def _nothing_evaluated(rows: Rows, left: list[SetAside]) -> DataError:
@@ -202,7 +197,7 @@ def _report(
     rows: Rows,
     items: Items,
     found: list[Found],
-    hashes: list[str],
+    acoustics: list[Acoustic],
     heard: list[Recognised],
     left: list[SetAside],
 ) -> dict[str, Any]:
@@ -210,6 +205,7 @@ def _report(
     from tasks.asr.judging import figures
     from tasks.asr.judging.items import CHOSEN, count_reasons, items_digest
     from tasks.asr.judging.versions import versions
+    from tasks.asr.recordings.clipping import MOST
     from tasks.cpu import measured_on
     from tasks.data.chains import steps_of
     from tasks.release.paired import compare_recognisers
@@ -219,13 +215,14 @@ def _report(
         {
             "name": one.name,
             "backend": one.backend,
-            "sha256": sha256,
+            "sha256": acoustic.sha256,
+            "decoder": decoder_of(acoustic),
             **figures.figures(result.table),
             "seconds": round(result.seconds, 2),
             "times_real_time": round(float(result.table["duration_s"].sum()) / max(result.seconds, 1e-9), 1),
-            "slices": figures.slices(result.table, items.slice_by),
+            "slices": figures.slices(result.table),
         }
-        for one, sha256, result in zip(found, hashes, heard, strict=True)
+        for one, acoustic, result in zip(found, acoustics, heard, strict=True)
     ]
     comparison = None
     if len(heard) == 2:
@@ -250,6 +247,7 @@ def _report(
             if synthetic
             else None,
             "notes": list(rows.notes),
+            "clipped": int((table["clipped_share"] > MOST).sum()),
             "items_sha256": items_digest(table),
         },
         "rows": {"read": len(rows.frame), "evaluated": len(table), "set_aside": count_reasons(left)},

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import errno
+import os
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from flows.table import Row, Section, percent
-from tasks.errors import DataError
+from tasks.errors import DataError, explain_os_error
 
 if TYPE_CHECKING:
     from tasks.asr.judging.items import SetAside
@@ -25,12 +27,22 @@ _SHOWN = 10  # slices of one group, and rows of one reason
 
 
 def check_out(folder: Path) -> None:
-    """Raises `DataError` for a folder that holds anything but an earlier evaluation: it would be lost."""
-    if not folder.exists():
-        return
-    if not folder.is_dir():
-        raise DataError(f"--out {folder} is a file", "names a folder", "name a folder that is not there yet")
-    others = sorted({path.name for path in folder.iterdir()} - set(WRITTEN))
+    """Refuses, before anything is computed, a folder that cannot take the report, or would lose by it.
+
+    Raises:
+        DataError: it is a file, or holds anything but an earlier evaluation.
+        CapacityError: it cannot be written.
+    """
+    there = next(path for path in (folder.absolute(), *folder.absolute().parents) if path.exists())
+    if not there.is_dir():
+        raise DataError(
+            f"--out {folder}: {there} is a file",
+            "names a folder",
+            "name a folder that is not there yet",
+        )
+    if not os.access(there if there != folder.absolute() else there.parent, os.W_OK | os.X_OK):
+        raise explain_os_error(PermissionError(errno.EACCES, "not writable", str(there)))
+    others = sorted({path.name for path in folder.iterdir()} - set(WRITTEN)) if folder.exists() else []
     if others:
         raise DataError(
             f"--out {folder} holds {', '.join(others[:3])}",
@@ -58,15 +70,8 @@ def write_report(
         tables.append(table)
     with new_folder(folder) as new:
         write_json(new / "metrics.json", report)
-        utterances = pd.concat(tables, ignore_index=True)
-        write_parquet(new / "utterances.parquet", _storable(utterances))
+        write_parquet(new / "utterances.parquet", pd.concat(tables, ignore_index=True))
         write_parquet(new / "set_aside.parquet", pd.DataFrame(left, columns=list(SetAside._fields)))
-
-
-def _storable(table: Any) -> Any:
-    """Columns of the user's own with values of several kinds as text: Parquet has one type a column."""
-    mixed = [name for name in table if table[name].map(type).nunique() > 1 and table[name].dtype == object]
-    return table.assign(**{name: table[name].map(lambda v: "" if v is None else str(v)) for name in mixed})
 
 
 def print_report(report: Mapping[str, Any]) -> None:
@@ -111,7 +116,10 @@ def sections(report: Mapping[str, Any]) -> Iterator[Section]:
     )
     rates = [(said, *(_rate(model, name) for model in models)) for name, said in NAMES.items()]
     rates.append(("times real time", *(f"{model['times_real_time']:g}" for model in models)))
-    yield Section(title, ("", *(model["name"] for model in models)), rates)
+    names = [model["name"] for model in models]
+    if len(names) > 1:
+        names = [f"{number}: {name}" for number, name in enumerate(names, 1)]
+    yield Section(title, ("", *names), rates)
     if first["slices"]:
         yield _slices(models)
 
@@ -146,6 +154,8 @@ def _numbers(models: Sequence[Any]) -> Sequence[int]:
 
 def sentences(report: Mapping[str, Any]) -> Iterator[str]:
     """What stands below the tables: rows that were set aside, the comparison, what to beware of."""
+    from tasks.asr.recordings.clipping import MOST
+
     shown: dict[str, int] = {}
     for one in report["set_aside"]:
         shown[one["reason"]] = count = shown.get(one["reason"], 0) + 1
@@ -156,6 +166,8 @@ def sentences(report: Mapping[str, Any]) -> Iterator[str]:
         if count > _SHOWN:
             yield f"set aside: {count - _SHOWN} more, {reason}; all are in --json and --out"
     yield from report["data"]["notes"]
+    if clipped := report["data"]["clipped"]:
+        yield f"{clipped} recordings are clipped (more than {MOST:.0%} of their samples at full scale)"
     for model in report["models"]:
         if model["cer_interval"] is None:
             yield f"no interval: one {report['intervals']['block']} alone tells nothing of others"
@@ -192,4 +204,4 @@ def _points(end: float | None, sign: str) -> str:
 def _rate(rates: Mapping[str, Any], name: str) -> str:
     """A rate with its interval, where it has one."""
     ends = rates[f"{name}_interval"]
-    return percent(rates[name]) + (f" ({percent(ends[0])} to {percent(ends[1])})" if ends else "")
+    return percent(rates[name]) + (f" [{100 * ends[0]:.2f}, {100 * ends[1]:.2f}]" if ends else "")

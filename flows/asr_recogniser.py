@@ -55,3 +55,10 @@ def choose_search(
     weight = WEIGHT if hot_word_weight is None else hot_word_weight
     wanted = search.Wanted(decoder.value if decoder else None, beam_size, lm, words, weight)
     return search.choose_search(acoustic.search, acoustic.vocabulary, wanted)
+
+
+def decoder_of(acoustic: Acoustic) -> Decoder:
+    """How its logits become text now."""
+    if acoustic.search is None:
+        return Decoder.greedy
+    return Decoder.lm if acoustic.search.arpa else Decoder.beam

@@ -244,14 +244,17 @@ def test_without_speakers_utterances_are_drawn_and_it_is_said(own: Path, talker:
 
 
 def test_slices_add_up_and_are_named(own: Path, other: Path) -> None:
-    table = rewrite(own, lambda f: f.assign(snr_db=["", "3", "20", "30"] * 4))
-    found = evaluated("--model", other, "--data", table, "--slice-by", "place", "--slice-by", "speaker")
+    ours = {"duration_s": ["1", "2"] * 8, "edits": ["a", ""] * 8}  # as columns of ours are called
+    table = rewrite(own, lambda f: f.assign(snr_db=["", "3", "20", "30"] * 4, **ours))
+    wanted = [part for name in ("place", "speaker", *ours) for part in ("--slice-by", name)]
+    found = evaluated("--model", other, "--data", table, *wanted)
     (model,) = found["models"]
     groups: dict[str, list[dict[str, Any]]] = {}
     for row in model["slices"]:
         groups.setdefault(row["group"], []).append(row)
-    assert set(groups) == {"split", "length", "noise", "place", "speaker"}
+    assert set(groups) == {"split", "length", "noise", "place", "speaker", *ours}
     assert {row["slice"] for row in groups["place"]} == {"home", "car"}
+    assert {row["slice"] for row in groups["edits"]} == {"a", "(none)"}
     for rows in groups.values():
         assert sum(row["utterances"] for row in rows) == 16
         edits = sum(row["cer"] * row["characters"] for row in rows)
@@ -332,12 +335,15 @@ def test_a_checkpoint_and_a_data_set_of_the_hub(
     audio = [{"bytes": (speech / name).read_bytes(), "path": name} for name in frame["path"][:6]]
     texts = {"text": frame["transcript"][:6].tolist(), "speaker_id": frame["speaker"][:6].tolist()}
     pd.DataFrame({"audio": audio, **texts}).to_parquet(shard)
-    data.branches["main"] = data.commit({"data/test-00000-of-00001.parquet": (shard.getvalue(), True)}, "")
+    card = b"---\ntags:\n- synthetic\n---\n"
+    content = {"data/test-00000-of-00001.parquet": (shard.getvalue(), True), "README.md": (card, False)}
+    data.branches["main"] = data.commit(content, "")
     state.repos |= {"team/recogniser": model, "team/speech": data}
     found = evaluated("--model", "team/recogniser", "--data", "team/speech", "--split", "test")
     assert found["models"][0]["name"] == f"team/recogniser@{model.branches['main']}"
     assert found["data"]["name"] == f"team/speech at {data.branches['main']}"
     assert found["models"][0]["cer"] == 0 and found["models"][0]["speakers"] == 6
+    assert found["data"]["synthetic"] == "all"
     error = refused("--model", talker, "--data", "team/nothing")
     assert "corpus." not in str(error) and "HF_TOKEN" in error.next_step
 

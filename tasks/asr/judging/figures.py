@@ -6,11 +6,12 @@ speakers, or utterances where no speaker is known (`tasks.asr.quality.intervals`
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from typing import Any
 
 import pandas as pd
 
+from tasks.asr.judging.items import OWN
 from tasks.asr.quality.intervals import rate_intervals
 from tasks.asr.quality.slices import bands, worst_utterances
 
@@ -50,21 +51,21 @@ def figures(table: pd.DataFrame) -> dict[str, Any]:
         "characters": int(table["characters"].sum()),
         "words": int(table["words"].sum()),
     }
-    for (name, (errors, units)), ends in zip(RATES.items(), intervals or [None] * len(RATES), strict=True):
+    for number, (name, (errors, units)) in enumerate(RATES.items()):
         found[name] = float(table[errors].sum() / table[units].sum())
-        found[f"{name}_interval"] = None if ends is None else list(ends)
+        found[f"{name}_interval"] = list(intervals[number]) if intervals else None
     return found
 
 
-def slices(table: pd.DataFrame, slice_by: Sequence[str] = ()) -> list[dict[str, Any]]:
-    """The same for every subgroup: by split, length, noise, each column of `slice_by`, and speaker.
+def slices(table: pd.DataFrame) -> list[dict[str, Any]]:
+    """The same for every subgroup: by split, length, noise, each column of the user's own, and speaker.
 
     Returns:
         Rows {"group", "slice", "worst": ids of the worst utterances, and what `figures` has}. A group of one
         slice says nothing new and is left out; so is a slice without utterances.
     """
     groups: dict[str, list[dict[str, Any]]] = {}
-    for group, name, chosen in _chosen(table, slice_by):
+    for group, name, chosen in _chosen(table):
         if chosen.any():
             own = table[chosen]
             row = {"group": group, "slice": name, **figures(own), "worst": worst_utterances(own)}
@@ -72,7 +73,7 @@ def slices(table: pd.DataFrame, slice_by: Sequence[str] = ()) -> list[dict[str, 
     return [row for rows in groups.values() if len(rows) > 1 for row in rows]
 
 
-def _chosen(table: pd.DataFrame, slice_by: Sequence[str]) -> Iterator[tuple[str, str, pd.Series]]:
+def _chosen(table: pd.DataFrame) -> Iterator[tuple[str, str, pd.Series]]:
     """(group, slice, rows) in the order in which they are shown."""
     yield from _by_value("split", table["split"])
     for name, inside in bands(table["duration_s"], LENGTH_BOUNDS_S, "s"):
@@ -81,13 +82,12 @@ def _chosen(table: pd.DataFrame, slice_by: Sequence[str]) -> Iterator[tuple[str,
         yield "noise", "no snr_db", table["snr_db"].isna()
         for name, inside in bands(table["snr_db"], SNR_BOUNDS_DB, "dB"):
             yield "noise", name, inside
-    for column in dict.fromkeys(slice_by):
-        if column not in ("split", "speaker"):
-            yield from _by_value(column, table[column])
+    for column in table:
+        if str(column).startswith(OWN):
+            yield from _by_value(str(column).removeprefix(OWN), table[column])
     yield from _by_value("speaker", table["speaker"])
 
 
 def _by_value(group: str, values: pd.Series) -> Iterator[tuple[str, str, pd.Series]]:
-    texts = values.map(lambda value: "" if pd.isna(value) else str(value))
-    for value in sorted(set(texts)):
-        yield group, value or "(none)", texts == value
+    for value in sorted(set(values)):
+        yield group, value or "(none)", values == value

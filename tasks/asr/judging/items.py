@@ -34,6 +34,7 @@ REASONS = {
 """Why a row is no item: the words of the validation stage where it has the same rule."""
 CHOSEN = ("other_split", "beyond_limit")  # no fault of the row
 UNKNOWN_SPEAKER = "(unknown)"
+OWN = "data."  # before the name of a column of the user's own: ours may be called the same
 
 
 class SetAside(NamedTuple):
@@ -50,14 +51,12 @@ class Items(NamedTuple):
 
     Attributes:
         frame: columns row, utterance_id, path, file, split, speaker, block, snr_db, reference, synthetic, and
-            those of `slice_by`; one row per item.
+            those that slices are made by, as text, their names behind `OWN`; one row per item.
         block: what is drawn in a bootstrap: "speaker", or "utterance" where no row says who speaks.
-        slice_by: columns that slices are made by.
     """
 
     frame: pd.DataFrame
     block: str
-    slice_by: tuple[str, ...]
 
 
 def choose_items(
@@ -75,7 +74,8 @@ def choose_items(
     """
     frame = _completed(rows.frame)
     _check_splits(frame["split"], splits, rows.name)
-    columns = tuple(_column(name, frame, rows.name) for name in slice_by)
+    columns = [_column(name, frame, rows.name) for name in slice_by]
+    columns = [name for name in dict.fromkeys(columns) if name not in ("split", "speaker")]
     frame["reference"] = [normalise(text, normaliser) for text in frame["transcript"]]
     frame["file"] = [str(rows.origin / path) if path else "" for path in frame["path"]]
     left: list[SetAside] = []
@@ -96,8 +96,8 @@ def choose_items(
     speakers = chosen["speaker"].where(chosen["speaker"] != "", UNKNOWN_SPEAKER)
     chosen["block"] = speakers if known else chosen["row"].astype(str)
     wanted = ["row", "utterance_id", "path", "file", "split", "speaker", "block", "snr_db", "reference"]
-    extra = [name for name in columns if name not in wanted]
-    return Items(chosen[[*wanted, "synthetic", *extra]], "speaker" if known else "utterance", columns), left
+    own = {f"{OWN}{name}": [cell_text(value) for value in chosen[name]] for name in columns}
+    return Items(chosen[[*wanted, "synthetic"]].assign(**own), "speaker" if known else "utterance"), left
 
 
 def count_reasons(left: Iterable[SetAside]) -> dict[str, int]:
@@ -114,7 +114,7 @@ def items_digest(frame: pd.DataFrame) -> str:
 def _completed(frame: pd.DataFrame) -> pd.DataFrame:
     frame = frame.reset_index(drop=True).copy()
     for name in ("path", "transcript", "speaker", "split", "utterance_id"):
-        frame[name] = [_text(value) for value in frame[name]] if name in frame else ""
+        frame[name] = [cell_text(value) for value in frame[name]] if name in frame else ""
         if name != "path":
             frame[name] = frame[name].str.strip()
     frame["row"] = range(1, len(frame) + 1)
@@ -123,11 +123,11 @@ def _completed(frame: pd.DataFrame) -> pd.DataFrame:
     noise = frame["snr_db"] if "snr_db" in frame else [None] * len(frame)
     frame["snr_db"] = pd.to_numeric(pd.Series(noise, index=frame.index), errors="coerce").astype(float)
     said = frame["synthetic"] if "synthetic" in frame else [""] * len(frame)
-    frame["synthetic"] = [_text(value).strip().lower() in ("true", "1", "1.0", "yes") for value in said]
+    frame["synthetic"] = [cell_text(value).strip().lower() in ("true", "1", "1.0", "yes") for value in said]
     return frame
 
 
-def _text(value: Any) -> str:
+def cell_text(value: Any) -> str:
     """A cell as text; what is no value (None, NaN) as ""."""
     is_missing = value is None or value is pd.NA or (isinstance(value, float) and math.isnan(value))
     return "" if is_missing else str(value)

@@ -21,7 +21,7 @@ import pandas as pd
 
 from tasks.asr.recordings.sources import SUFFIXES
 from tasks.data.folders import rows_of_folder
-from tasks.data.hub import hub_name
+from tasks.data.hub import HubName, fetch, hub_name
 from tasks.data.hub_dataset import rows_of_hub
 from tasks.data.readings import with_readings
 from tasks.data.tables import read_table, with_manifest_names
@@ -109,6 +109,8 @@ def _through_a_door(
             "correct the path",
         )
     frame, name = rows_of_hub(data, scratch, named)
+    if asked is not None:  # its card is in the Hub's cache by now
+        path = fetch(HubName(asked.repository, name.rpartition(" at ")[2]), "dataset")
     return frame, scratch, name, "hub", path
 
 
