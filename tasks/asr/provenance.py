@@ -12,8 +12,8 @@ from typing import Any
 
 import torch
 
-from tasks.artifacts import digest_json, sha256_file
-from tasks.asr.checkpoints.layout import WEIGHTS, local_folder
+from tasks.asr.checkpoints.digest import weights_sha256
+from tasks.asr.checkpoints.layout import local_folder
 
 log = logging.getLogger("malgil.asr.provenance")
 _PACKAGES = ("torch", "transformers", "numpy", "espeakng-loader", "soxr")
@@ -29,9 +29,8 @@ def checkpoint(name: str) -> dict[str, str]:
         ModelError: there is none, or no weights in it.
     """
     folder = local_folder(name)
-    hashes = {file.name: sha256_file(file) for file in folder.glob("model*.safetensors")}
     shown = folder.name if Path(name).is_dir() else name
-    return {"name": shown, "sha256": hashes.get(WEIGHTS) or digest_json(hashes)}
+    return {"name": shown, "sha256": weights_sha256(folder)}
 
 
 def git_commit() -> str:

@@ -12,6 +12,7 @@ from typer.testing import CliRunner, Result
 
 from flows.cli import app
 from tasks.artifacts import sha256_file
+from tasks.asr.checkpoints.checkpoint import load_checkpoint
 from tasks.asr.engines.named import find_model
 from tasks.errors import MalgilError, ModelError
 from tests.hub_server import LFS_SUFFIXES, Hub, Repo, redirect, start
@@ -132,7 +133,7 @@ def test_without_a_network_the_cache_serves_and_what_is_not_in_it_is_said(
 def test_a_download_that_was_cut_off_is_not_taken_for_a_model_and_the_advice_works(
     hub: Hub, noises: list[Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, server: tuple[Hub, str]
 ) -> None:
-    hub.faults["model.safetensors"] = 500
+    hub.faults["model.safetensors"] = 403  # what is not tried again for a minute
     assert malgil("transcribe", noises[1], "--model", "team/alone").exit_code != 0
     redirect(monkeypatch, "http://127.0.0.1:9", tmp_path / "cache")
     with pytest.raises(MalgilError):
@@ -205,3 +206,14 @@ def test_a_folder_wins_over_the_hub_and_it_is_said_where_both_are_there(
 def test_a_file_is_no_model(tmp_path: Path, noises: list[Path]) -> None:
     with pytest.raises(ModelError, match=r"0\.wav is a file"):
         find_model(str(noises[0]))
+
+
+def test_weights_in_shards_transcribe_and_embed(checkpoint: Path, noises: list[Path], tmp_path: Path) -> None:
+    folder = Path(shutil.copytree(checkpoint, tmp_path / "shards"))
+    (folder / "model.safetensors").unlink()
+    load_checkpoint(checkpoint).model.save_pretrained(folder, max_shard_size="40KB")
+    assert len(list(folder.glob("model-*.safetensors"))) > 1
+    whole, parts = (malgil("transcribe", noises[1], "--model", model) for model in (checkpoint, folder))
+    assert (parts.exit_code, parts.stdout) == (0, whole.stdout)
+    ended = malgil("embed", noises[1], "--model", folder, "--out", tmp_path / "a.parquet")
+    assert ended.exit_code == 0, ended.exception

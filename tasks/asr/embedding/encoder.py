@@ -21,8 +21,8 @@ import torch
 from transformers import AutoModel
 from transformers.utils import logging as transformers_logging
 
-from tasks.artifacts import sha256_file
 from tasks.asr.checkpoints.checkpoint import check_provenance, normalises, use_threads
+from tasks.asr.checkpoints.digest import weights_sha256
 from tasks.asr.recordings.windows import Grid, measure_grid
 from tasks.asr.training.augment import normalised
 from tasks.asr.training.batching import buckets, pad, uses_mask
@@ -157,9 +157,7 @@ def load_encoder_layers(folder: Path, layers: Sequence[int] | None) -> EncoderLa
             "copy it again from its origin",
         )
     asked = range(len(model.encoder.layers) + 1) if layers is None else layers
-    return EncoderLayers(
-        model.eval(), tuple(asked), normalises(str(folder)), sha256_file(folder / "model.safetensors")
-    )
+    return EncoderLayers(model.eval(), tuple(asked), normalises(str(folder)), weights_sha256(folder))
 
 
 def _resolved(layer: int, depth: int) -> int:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import torch
 
-from tasks.artifacts import sha256_file
+from tasks.asr.checkpoints.digest import weights_sha256
 from tasks.asr.engines.acoustic import POOL_S, Audio, Logits, Workers
 from tasks.asr.engines.channels_last import for_inference, multiply_out
 from tasks.asr.engines.packed import PackedModel, why_not_packed
@@ -36,7 +36,7 @@ class TorchAcoustic:
         self.vocabulary = recogniser.checkpoint.vocabulary
         self.normalise = recogniser.checkpoint.normalise
         self.search = recogniser.search if use_search else None
-        self.sha256 = sha256_file(folder / "model.safetensors")
+        self.sha256 = weights_sha256(folder)
         self.batch_seconds = batch_seconds
         self.workers = Workers(lambda: torch.set_num_threads(1))  # one batch, one core
         self.pool_seconds = POOL_S
