@@ -243,6 +243,16 @@ def test_without_speakers_utterances_are_drawn_and_it_is_said(own: Path, talker:
     assert "--speaker-column" in malgil("evaluate", "--model", talker, "--data", table).stdout
 
 
+def test_the_file_that_ships_is_compared_with_a_checkpoint(speech: Path, shipped: Path, talker: Path) -> None:
+    found = evaluated("--model", shipped, "--model", talker, "--data", speech / "table.csv")
+    first, second = found["models"]
+    assert (first["backend"], first["decoder"]) == ("onnx", "lm")
+    assert (second["backend"], second["decoder"]) == ("torch", "greedy")
+    assert first["cer"] > 0 and found["comparison"]["verdict"] == "better"
+    greedy = evaluated("--model", shipped, "--data", speech / "table.csv", "--decoder", "greedy")["models"][0]
+    assert greedy["decoder"] == "greedy" and greedy["cer"] == greedy["cer_greedy"] == first["cer_greedy"]
+
+
 def test_slices_add_up_and_are_named(own: Path, other: Path) -> None:
     ours = {"duration_s": ["1", "2"] * 8, "edits": ["a", ""] * 8}  # as columns of ours are called
     table = rewrite(own, lambda f: f.assign(snr_db=["", "3", "20", "30"] * 4, **ours))

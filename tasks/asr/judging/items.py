@@ -77,7 +77,9 @@ def choose_items(
     columns = [_column(name, frame, rows.name) for name in slice_by]
     columns = [name for name in dict.fromkeys(columns) if name not in ("split", "speaker")]
     frame["reference"] = [normalise(text, normaliser) for text in frame["transcript"]]
-    frame["file"] = [str(rows.origin / path) if path else "" for path in frame["path"]]
+    files = [str(rows.origin / path) if path else "" for path in frame["path"]]
+    frame["file"] = pd.Series(files, dtype=object)  # a name of other bytes than UTF-8 is no str to pandas
+    frame["path"] = [_printable(path) for path in frame["path"]]
     left: list[SetAside] = []
     kept: list[int] = []
     taken = 0
@@ -96,7 +98,7 @@ def choose_items(
     speakers = chosen["speaker"].where(chosen["speaker"] != "", UNKNOWN_SPEAKER)
     chosen["block"] = speakers if known else chosen["row"].astype(str)
     wanted = ["row", "utterance_id", "path", "file", "split", "speaker", "block", "snr_db", "reference"]
-    own = {f"{OWN}{name}": [cell_text(value) for value in chosen[name]] for name in columns}
+    own = {f"{OWN}{name}": [_printable(cell_text(value)) for value in chosen[name]] for name in columns}
     return Items(chosen[[*wanted, "synthetic"]].assign(**own), "speaker" if known else "utterance"), left
 
 
@@ -114,9 +116,9 @@ def items_digest(frame: pd.DataFrame) -> str:
 def _completed(frame: pd.DataFrame) -> pd.DataFrame:
     frame = frame.reset_index(drop=True).copy()
     for name in ("path", "transcript", "speaker", "split", "utterance_id"):
-        frame[name] = [cell_text(value) for value in frame[name]] if name in frame else ""
-        if name != "path":
-            frame[name] = frame[name].str.strip()
+        texts = [cell_text(value) for value in frame[name]] if name in frame else [""] * len(frame)
+        cleaned = texts if name == "path" else [_printable(text.strip()) for text in texts]
+        frame[name] = pd.Series(cleaned, dtype=object)
     frame["row"] = range(1, len(frame) + 1)
     ids = zip(frame["utterance_id"], frame["row"], strict=True)
     frame["utterance_id"] = [own or f"u{row - 1:06d}" for own, row in ids]
@@ -139,13 +141,26 @@ def _obstacle(row: Any, splits: Sequence[str]) -> tuple[str, str]:
         return "other_split", row.split
     if not row.path.strip():
         return "no_path", ""
-    if not Path(row.file).is_file():
-        return "missing_file", f"looked for {row.file}"
+    if not _is_file(row.file):
+        return "missing_file", f"looked for {_printable(row.file)}"
     if not row.reference:
         return "empty_transcript", row.transcript
     if strange := foreign_characters(row.reference):
         return "not_hangul", " ".join(strange)
     return "", ""
+
+
+def _printable(text: str) -> str:
+    """The text as it can be written: what is no UTF-8 (halves of surrogate pairs) as question marks."""
+    return text.encode("utf-8", "replace").decode()
+
+
+def _is_file(path: str) -> bool:
+    """Whether there is such a file; no file has a name that the system does not take."""
+    try:
+        return Path(path).is_file()
+    except (OSError, ValueError):
+        return False
 
 
 def _check_splits(found: pd.Series, splits: Sequence[str], name: str) -> None:
