@@ -4,6 +4,7 @@
     malgil asr study [--so-far]
     malgil asr embed PATHS... --out FILE
     malgil asr stream FILE|-
+    malgil asr evaluate --model FOLDER|HUB_ID --data TABLE|FOLDER|HUB_ID
 
 The bodies are in tasks/asr; what is slow to import is imported by the command that needs it.
 """
@@ -20,6 +21,8 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from flows.asr_embed import embed
+from flows.asr_evaluate import evaluate
+from flows.asr_recogniser import Backend, Decoder, choose_search, load_recogniser
 from flows.asr_stream import stream
 from flows.asr_study import study
 from flows.console import log_to_console
@@ -27,8 +30,6 @@ from flows.environment import take_every_core
 from tasks.errors import DataError
 
 if TYPE_CHECKING:
-    from tasks.asr.decoding.decode import BeamSearch
-    from tasks.asr.engines.acoustic import Acoustic
     from tasks.asr.recordings.formats import Transcription
     from tasks.asr.recordings.sources import Failure
 
@@ -36,7 +37,7 @@ asr = typer.Typer(name="asr", help="Use a trained recogniser.", no_args_is_help=
 asr.command()(study)
 asr.command()(embed)
 asr.command()(stream)
-DEFAULT_MODEL = {"onnx": Path("build/asr/shipped"), "torch": Path("build/asr/checkpoint")}
+asr.command()(evaluate)
 
 
 class Format(StrEnum):
@@ -47,21 +48,6 @@ class Format(StrEnum):
     srt = "srt"
     vtt = "vtt"
     textgrid = "textgrid"
-
-
-class Decoder(StrEnum):
-    """How logits become text."""
-
-    greedy = "greedy"
-    beam = "beam"
-    lm = "lm"
-
-
-class Backend(StrEnum):
-    """What computes the logits."""
-
-    onnx = "onnx"
-    torch = "torch"
 
 
 SUFFIXES = {
@@ -78,7 +64,8 @@ def transcribe(
     paths: Annotated[list[str], typer.Argument(help="audio files, folders, globs; - is standard input")],
     form: Annotated[Format, typer.Option("--format", help="what is written")] = Format.text,
     model: Annotated[
-        Path | None, typer.Option(help="folder of a recogniser; build/asr/shipped or build/asr/checkpoint")
+        str | None,
+        typer.Option(help="recogniser: a folder, or a Hub id; build/asr/shipped or build/asr/checkpoint"),
     ] = None,
     backend: Annotated[
         Backend | None, typer.Option(help="the shipped ONNX file or the torch checkpoint; as --model holds")
@@ -119,8 +106,10 @@ def transcribe(
                 "name a folder: --out DIR",
             )
         files = sources.output_files(found, out, SUFFIXES[form]) if out else {}
-        acoustic = _acoustic(model, backend, batch_seconds)
-        acoustic.search = _search(acoustic, decoder, beam_size, lm, hot_word, hot_words, hot_word_weight)
+        acoustic, name = load_recogniser(model, backend, batch_seconds)
+        acoustic.search = choose_search(
+            acoustic, decoder, beam_size, lm, hot_word, hot_words, hot_word_weight
+        )
 
         from tasks.asr.transcribe import total_seconds
         from tasks.asr.transcribe import transcribe as results
@@ -128,7 +117,7 @@ def transcribe(
 
         with Progress("transcribe", total_seconds(found), "s of audio") as progress:
             failures, warnings = _write(
-                results(found, acoustic, progress=progress), form, files, len(found) > 1
+                results(found, acoustic, progress=progress), form, files, len(found) > 1, name
             )
     for warning in warnings:
         print(f"malgil: warning: {warning}", file=sys.stderr)
@@ -139,35 +128,12 @@ def transcribe(
         raise typer.Exit(DataError.exit_code)
 
 
-def _acoustic(model: Path | None, backend: Backend | None, batch_seconds: float) -> Acoustic:
-    """The recogniser that the options name."""
-    from tasks.asr.engines.acoustic import load_acoustic
-
-    chosen = backend.value if backend else None if model else "onnx"
-    return load_acoustic(model or DEFAULT_MODEL[chosen or "onnx"], chosen, batch_seconds, use_search=True)
-
-
-def _search(
-    acoustic: Acoustic,
-    decoder: Decoder | None,
-    beam_size: int | None,
-    lm: Path | None,
-    hot_word: list[str] | None,
-    hot_words: Path | None,
-    hot_word_weight: float | None,
-) -> BeamSearch | None:
-    """The search that the options ask for."""
-    from tasks.asr.decoding.hot_words import WEIGHT
-    from tasks.asr.decoding.search import Wanted, choose_search, read_hot_words
-
-    words = (*(hot_word or ()), *(read_hot_words(hot_words) if hot_words else ()))
-    weight = WEIGHT if hot_word_weight is None else hot_word_weight
-    wanted = Wanted(decoder.value if decoder else None, beam_size, lm, words, weight)
-    return choose_search(acoustic.search, acoustic.vocabulary, wanted)
-
-
 def _write(
-    results: Iterator[Transcription | Failure], form: Format, files: Mapping[str, Path], several: bool
+    results: Iterator[Transcription | Failure],
+    form: Format,
+    files: Mapping[str, Path],
+    several: bool,
+    model: str,
 ) -> tuple[list[Failure], list[str]]:
     """Prints each result, or writes it to its file; JSON is printed at the end, as one list.
 
@@ -186,23 +152,23 @@ def _write(
             continue
         warnings += result.warnings
         if files:
-            write_text(files[result.path], _formatted(result, form, several=False))
+            write_text(files[result.path], _formatted(result, form, False, model))
         elif form is Format.json:
             listed.append(result)
         else:
-            print(_formatted(result, form, several), end="", flush=True)
+            print(_formatted(result, form, several, model), end="", flush=True)
     if form is Format.json and not files:
-        print(formats.as_json(listed), end="")
+        print(formats.as_json(listed, model), end="")
     return failures, warnings
 
 
-def _formatted(transcription: Transcription, form: Format, several: bool) -> str:
+def _formatted(transcription: Transcription, form: Format, several: bool, model: str) -> str:
     from tasks.asr.recordings import formats
 
     if form is Format.text:
         return formats.as_line(transcription, several)
     if form is Format.json:
-        return formats.as_json([transcription])
+        return formats.as_json([transcription], model)
     return {Format.srt: formats.as_srt, Format.vtt: formats.as_vtt, Format.textgrid: formats.as_textgrid}[
         form
     ](transcription)

@@ -22,7 +22,7 @@ from tasks.errors import DataError
 if TYPE_CHECKING:
     from tasks.asr.recordings.sources import Failure, Source
 
-ENCODER = Path("models/malgil-xlsr-mini")
+ENCODER = "models/malgil-xlsr-mini"
 
 
 class PoolingName(StrEnum):
@@ -42,7 +42,9 @@ def embed(
             help="table instead (.parquet, .csv, .tsv, .jsonl, .json); paths relative to its folder"
         ),
     ] = None,
-    model: Annotated[Path, typer.Option(help="folder of a wav2vec2-family encoder or recogniser")] = ENCODER,
+    model: Annotated[
+        str, typer.Option(help="wav2vec2-family encoder or recogniser: a folder, or a Hub id")
+    ] = ENCODER,
     layer: Annotated[int, typer.Option(help="0: features after projection, 1 to n: blocks, -1: last")] = -1,
     pooling: Annotated[PoolingName, typer.Option(help="one vector per recording, or its frames")] = (
         PoolingName.mean
@@ -130,7 +132,7 @@ def _write(
     found: list[Source | Failure],
     ids: list[str],
     out: Path,
-    model: Path,
+    model: str,
     layer: int,
     pooling: PoolingName,
     batch_seconds: float,
@@ -139,10 +141,11 @@ def _write(
     from tasks.asr.embed import embed as results
     from tasks.asr.embedding.encoder import load_encoder_layers
     from tasks.asr.embedding.vectors import Made, vectors_file
+    from tasks.asr.engines.named import find_model
     from tasks.asr.recordings.sources import Failure
     from tasks.progress import Progress
 
-    encoder = load_encoder_layers(model, (layer,))
+    encoder = load_encoder_layers(find_model(model, "torch").folder, (layer,))
     size = encoder.hidden * (2 if pooling is PoolingName.statistics else 1)
     made = Made(encoder.sha256, encoder.layers[0], pooling.value, size)
     failures: list[Failure] = []

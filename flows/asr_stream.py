@@ -1,6 +1,6 @@
 """The command `malgil asr stream FILE|-`: text while it is spoken.
 
-    malgil asr stream FILE|- [--model DIR] [--mode cached|windowed|auto] [--json] [--realtime]
+    malgil asr stream FILE|- [--model FOLDER|HUB_ID] [--mode cached|windowed|auto] [--json] [--realtime]
     malgil asr stream --microphone
 
 The body is in tasks/asr/streaming.
@@ -39,7 +39,9 @@ def stream(
         str | None,
         typer.Argument(metavar="FILE|-", help="recording; - is raw s16le at 16 kHz, or any audio file"),
     ] = None,
-    model: Annotated[Path, typer.Option(help="folder of a checkpoint")] = Path("build/asr/checkpoint"),
+    model: Annotated[
+        str, typer.Option(help="checkpoint or published version: a folder, or a Hub id")
+    ] = "build/asr/checkpoint",
     mode: Annotated[Mode, typer.Option(help="auto: cached where the checkpoint can")] = Mode.auto,
     as_json: Annotated[bool, typer.Option("--json", help="a JSON object per line")] = False,
     realtime: Annotated[bool, typer.Option("--realtime", help="at the pace of speech")] = False,
@@ -68,16 +70,17 @@ def stream(
     else:
         blocks = sources.from_file(Path(source), clipping, heard)
 
+    from tasks.asr.engines.named import find_model
     from tasks.asr.streaming.recogniser import StreamingRecognizer
     from tasks.asr.streaming.session import run_stream
 
-    # a published version has its checkpoint in a folder below the ONNX file
-    folder = model / "checkpoint" if (model / "checkpoint" / "config.json").is_file() else model
-    recogniser = StreamingRecognizer.load(folder, mode.value, not greedy, silence_s)
+    found = find_model(model, "torch")
+    recogniser = StreamingRecognizer.load(found.folder, mode.value, not greedy, silence_s)
     final, delays = run_stream(recogniser, UntilInterrupted(blocks), _shower(as_json), realtime)
     name = "the microphone" if source is None else "standard input" if source == "-" else source
     warnings = [*clipping_warnings(name, clipping.share), *(f"{name} {note}" for note in heard.notes)]
     about = {
+        "model": found.name,
         "mode": recogniser.encoder.mode,
         "latency_s": round(recogniser.encoder.latency_s, 3),
         **delays.summary(),

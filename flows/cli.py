@@ -8,6 +8,7 @@
     malgil pretrain
     malgil asr transcribe PATHS...
     malgil asr stream FILE|-
+    malgil asr evaluate --model FOLDER|HUB_ID --data TABLE|FOLDER|HUB_ID
     malgil llm pretrain
 
 Known errors become one message and an exit code (docs/reference/cli.md). What is slow to import is

@@ -105,8 +105,8 @@ def test_json_is_read_back_with_null_for_no_confidence() -> None:
     assert rows[0]["words"] == [{"text": "가나", "start_s": 0.123, "end_s": 0.568, "confidence": 0.5}]
     assert rows[1]["words"] == [] and rows[1]["confidence"] is None and rows[1]["text"] == ""
     assert set(rows[0]) == {
-        "path", "duration_s", "text", "greedy", "confidence", "words", "characters", "model_sha256",
-        "clipped_share", "warnings",
+        "path", "duration_s", "text", "greedy", "confidence", "words", "characters", "model",
+        "model_sha256", "clipped_share", "warnings",
     }  # fmt: skip
 
 

@@ -17,10 +17,10 @@ import numpy as np
 
 from tasks.asr.checkpoints.vocabulary import Vocabulary
 from tasks.asr.decoding.decode import BeamSearch
-from tasks.asr.engines.onnx_model import ONNX_NAME, OnnxRecogniser
+from tasks.asr.engines.named import find_model
+from tasks.asr.engines.onnx_model import OnnxRecogniser
 from tasks.asr.recordings.windows import Grid, measure_grid
 from tasks.asr.threads import thread_count
-from tasks.errors import ModelError
 
 Audio = np.ndarray[Any, np.dtype[np.float32]]
 Logits = np.ndarray[Any, np.dtype[np.float32]]
@@ -103,26 +103,16 @@ class OnnxAcoustic:
         )
 
 
-def load_acoustic(folder: Path, backend: str | None, batch_seconds: float, use_search: bool) -> Acoustic:
-    """The recogniser in `folder`; without a `backend`, whichever the folder is for.
+def load_acoustic(model: str | Path, backend: str | None, batch_seconds: float, use_search: bool) -> Acoustic:
+    """The recogniser of a folder or Hub id (`named.find_model`); without a `backend`, whichever it holds.
 
     Raises:
         ModelError: there is none, or it is broken.
         ArtifactError: it has another hash than the file beside it names.
     """
-    onnx = (folder / ONNX_NAME).is_file()
-    # a published version has its checkpoint in a folder below the ONNX file
-    weights = folder / "checkpoint" if onnx else folder
-    checkpoint = (weights / "config.json").is_file()
-    if not (onnx if backend == "onnx" else checkpoint if backend == "torch" else onnx or checkpoint):
-        needed = {"onnx": ONNX_NAME, "torch": "config.json"}
-        raise ModelError(
-            f"{folder} holds no recogniser" + (f" for {backend}" if backend else ""),
-            f"must hold {needed[backend] if backend else ' or '.join(needed.values())}",
-            "make one with `malgil run --line asr`, or name its folder with --model",
-        )
-    if backend == "torch" or (backend is None and not onnx):
+    found = find_model(model, backend)
+    if found.backend == "torch":
         from tasks.asr.engines.torch_acoustic import TorchAcoustic
 
-        return TorchAcoustic(weights, batch_seconds, use_search)
-    return OnnxAcoustic(folder, use_search)
+        return TorchAcoustic(found.folder, batch_seconds, use_search)
+    return OnnxAcoustic(found.folder, use_search)

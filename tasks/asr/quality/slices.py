@@ -75,9 +75,9 @@ def _chosen(table: pd.DataFrame, params: EvaluateAsr) -> Iterator[tuple[str, str
     yield "domain", "unseen voices", within & (table["split"] == UNSEEN)
     yield "domain", "out of domain", plain & outside
     yield "noise", "clean", within & table["snr_db"].isna()
-    for name, inside in _bands(table["snr_db"], params.snr_bounds_db, "dB"):
+    for name, inside in bands(table["snr_db"], params.snr_bounds_db, "dB"):
         yield "noise", f"noise, {name}", within & inside
-    for name, inside in _bands(table["duration_s"], params.length_bounds_s, "s"):
+    for name, inside in bands(table["duration_s"], params.length_bounds_s, "s"):
         yield "length", name, within & inside
     for condition in ("silence", "joined"):
         yield "condition", condition, (table["condition"] == condition) & ~outside
@@ -91,7 +91,7 @@ def _chosen(table: pd.DataFrame, params: EvaluateAsr) -> Iterator[tuple[str, str
         yield "speaker", str(speaker), within & (table["speaker"] == speaker)
 
 
-def _bands(values: pd.Series, bounds: Sequence[float], unit: str) -> Iterator[tuple[str, pd.Series]]:
+def bands(values: pd.Series, bounds: Sequence[float], unit: str) -> Iterator[tuple[str, pd.Series]]:
     """The values parted at the bounds; a value on a bound belongs to the band above it."""
     edges = sorted(bounds)
     yield f"under {edges[0]:g} {unit}", values < edges[0]
@@ -127,11 +127,12 @@ def _row(group: str, name: str, own: pd.DataFrame, params: EvaluateAsr) -> dict[
         "cer_with_spaces": float(total["spaced_edits"] / total["spaced_characters"]),
         "wer": float(total["word_edits"] / total["words"]),
         "wer_space_normalised": float(total["respaced_word_edits"] / total["words"]),
-        "worst": _worst(own),
+        "worst": worst_utterances(own),
     }
 
 
-def _worst(own: pd.DataFrame) -> list[str]:
+def worst_utterances(own: pd.DataFrame) -> list[str]:
+    """Ids of the utterances with the highest CER, worst first, those without an error left out."""
     wrong = own[own["edits"] > 0]
     order = wrong.assign(cer=wrong["edits"] / wrong["characters"]).sort_values(
         ["cer", "edits", "utterance_id"], ascending=[False, False, True]

@@ -72,8 +72,8 @@ def as_line(transcription: Transcription, several: bool) -> str:
     return f"{transcription.path}\t{transcription.text}\n" if several else f"{transcription.text}\n"
 
 
-def as_json(transcriptions: Sequence[Transcription]) -> str:
-    """A JSON list (docs/how-to/transcribe.md has the keys)."""
+def as_json(transcriptions: Sequence[Transcription], model: str = "") -> str:
+    """A JSON list (docs/how-to/transcribe.md has the keys); `model` is what the recogniser is called."""
     rows = [
         {
             "path": t.path,
@@ -83,6 +83,7 @@ def as_json(transcriptions: Sequence[Transcription]) -> str:
             "confidence": None if t.confidence is None else round(t.confidence, 4),
             "words": [_row(interval) for interval in t.words],
             "characters": [_row(interval) for interval in t.characters],
+            "model": model,
             "model_sha256": t.model_sha256,
             "clipped_share": round(t.clipped_share, 4),
             "warnings": list(t.warnings),
