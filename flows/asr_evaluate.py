@@ -14,7 +14,7 @@ import tempfile
 from collections.abc import Callable
 from enum import StrEnum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, NamedTuple
+from typing import TYPE_CHECKING, Annotated, Any, Literal, NamedTuple
 
 import typer
 
@@ -34,6 +34,22 @@ if TYPE_CHECKING:
 INTERRUPTED = 130
 Normaliser = StrEnum("Normaliser", {chain: chain for chain in CHAINS})  # type: ignore[misc]  # from a table
 DEFAULT_NORMALISER = Normaliser("ko-3")
+Version = StrEnum("Version", {"marks-1": "marks-1", "none": "none"})
+DEFAULT_MARKS = Version("marks-1")
+
+
+class DualSide(StrEnum):
+    """A side of a dual transcription."""
+
+    spoken = "spoken"
+    written = "written"
+
+
+class Fillers(StrEnum):
+    """What becomes of marked fillers."""
+
+    keep = "keep"
+    remove = "remove"
 
 
 def evaluate(
@@ -63,6 +79,13 @@ def evaluate(
     speaker_column: Annotated[str, typer.Option(help="your column of who says it")] = "",
     split_column: Annotated[str, typer.Option(help="your column of the split")] = "",
     readings: Annotated[Path | None, typer.Option(help="your table of words and how they are said")] = None,
+    marks: Annotated[
+        Version, typer.Option(help="how marks of transcribers are read (docs/reference/marks.md)")
+    ] = DEFAULT_MARKS,
+    dual_side: Annotated[
+        DualSide, typer.Option(help="side of (3개)/(세 개) that is taken")
+    ] = DualSide.spoken,
+    fillers: Annotated[Fillers, typer.Option(help="what becomes of marked fillers")] = Fillers.keep,
     slice_by: Annotated[
         list[str] | None, typer.Option(help="a column to make slices by; several times for several")
     ] = None,
@@ -97,6 +120,7 @@ def evaluate(
             "split": split_column,
         },
         readings=readings,
+        marks=(marks.value, dual_side.value, fillers.value),
         splits=tuple(split or ()),
         slice_by=tuple(slice_by or ()),
         limit=limit,
@@ -136,6 +160,7 @@ class _Asked(NamedTuple):
     data: str
     columns: dict[str, str]
     readings: Path | None
+    marks: tuple[str, Literal["spoken", "written"], Literal["keep", "remove"]]
     splits: tuple[str, ...]
     slice_by: tuple[str, ...]
     limit: int | None
@@ -154,12 +179,12 @@ def _measure(
     from tasks.asr.engines.named import find_model
     from tasks.asr.judging.items import choose_items
     from tasks.asr.judging.recognise import recognise
-    from tasks.asr.judging.rows import read_rows
+    from tasks.asr.judging.rows import Marks, read_rows
 
     found = [find_model(name, backend) for name in models]
     acoustics = [load(one) for one in found]  # what is missing or broken is said before anything is read
     with tempfile.TemporaryDirectory(prefix="malgil-") as scratch:
-        rows = read_rows(asked.data, asked.columns, Path(scratch), asked.readings)
+        rows = read_rows(asked.data, asked.columns, Path(scratch), asked.readings, Marks(*asked.marks))
         items, left = choose_items(rows, asked.normaliser, asked.splits, asked.slice_by, asked.limit)
         heard: list[Recognised] = []
         frame = items.frame
@@ -182,10 +207,9 @@ def _nothing_evaluated(rows: Rows, left: list[SetAside]) -> DataError:
 
     counts = ", ".join(f"{count} {REASONS[reason]}" for reason, count in count_reasons(left).items())
     first = next((one for one in left if one.reason not in CHOSEN), None)
-    example = f"; the first is row {first.row} ({first.path}): {first.detail}" if first else ""
+    example = f"; the first is {first.where} ({first.path}): {first.detail}" if first else ""
     return DataError(
-        f"no row of {rows.name} could be evaluated: {len(rows.frame)} read, {counts or 'none set aside'}"
-        f"{example}",
+        f"no row of {rows.name} could be evaluated: {rows.read} read, {counts or 'none set aside'}{example}",
         "a row needs a recording that can be read and a transcript that the normaliser can read",
         "correct the rows, or name other columns (--audio-column, --transcript-column), another --normaliser "
         "or readings of your own (--readings)",
@@ -246,11 +270,11 @@ def _report(
             else "some"
             if synthetic
             else None,
-            "notes": list(rows.notes),
+            "notes": [*rows.notes, *items.notes],
             "clipped": int((table["clipped_share"] > MOST).sum()),
             "items_sha256": items_digest(table),
         },
-        "rows": {"read": len(rows.frame), "evaluated": len(table), "set_aside": count_reasons(left)},
+        "rows": {"read": rows.read, "evaluated": len(table), "set_aside": count_reasons(left)},
         "set_aside": [one._asdict() for one in left if one.reason not in CHOSEN],
         "normaliser": asked.normaliser,
         "normaliser_steps": list(steps_of(asked.normaliser)),

@@ -161,7 +161,7 @@ def sentences(report: Mapping[str, Any]) -> Iterator[str]:
         shown[one["reason"]] = count = shown.get(one["reason"], 0) + 1
         if count <= _SHOWN:
             path = one["path"] or "no path"
-            yield f"set aside: row {one['row']} ({path}), {one['reason']}: {one['detail']}".rstrip(": ")
+            yield f"set aside: {one['where']} ({path}), {one['reason']}: {one['detail']}".rstrip(": ")
     for reason, count in shown.items():
         if count > _SHOWN:
             yield f"set aside: {count - _SHOWN} more, {reason}; all are in --json and --out"

@@ -137,21 +137,35 @@ def read_source(params: Corpus, incoming: Path | None = None) -> Source:
         "speaker": params.speaker_column,
         "split": params.split_column,
     }
-    if params.source == "folder":
-        path = origin = Path(params.folder)
-        gathered, name = rows_of_folder(path, named), path.resolve().name
-    elif params.source == "hub":
-        if incoming is not None:
-            incoming.mkdir()
-        path = Path(params.hub)
+    if params.source == "hub" and incoming is not None:
+        incoming.mkdir()
+    return open_door(params.source, getattr(params, params.source), named, incoming)
+
+
+def open_door(door: str, name: str, named: Mapping[str, str], incoming: Path | None = None) -> Source:
+    """The rows behind a door: "manifest" (a table), "folder" or "hub".
+
+    Args:
+        name: the table, the folder, or the data set.
+        named: column of the manifest (path, transcript, speaker, split) to the user's own; "" is looked for.
+        incoming: an empty folder for the audio of a Hub data set; None leaves it where it is.
+
+    Raises:
+        DataError: it cannot be read, or has no column of audio or of transcripts.
+        ArtifactError: the table or folder is missing.
+    """
+    path = Path(name)
+    if door == "folder":
+        origin, called = path, path.resolve().name
+        gathered = rows_of_folder(path, named)
+    elif door == "hub":
         origin = incoming or path
-        gathered, name = rows_of_hub(params.hub, incoming, named)
+        gathered, called = rows_of_hub(name, incoming, named)
     else:
-        path = Path(params.manifest)
-        origin, name = path.parent, path.name
+        origin, called = path.parent, path.name
         is_bare = not any(named.values()) and is_ljspeech(path)
-        gathered = rows_of_ljspeech(path, name) if is_bare else rows_of_table(read(path), named, name)
-    source = Source(gathered.frame, origin, name, path, gathered.counts, gathered.aside, gathered.notes)
+        gathered = rows_of_ljspeech(path, called) if is_bare else rows_of_table(read(path), named, called)
+    source = Source(gathered.frame, origin, called, path, gathered.counts, gathered.aside, gathered.notes)
     require_columns(source.frame, REQUIRED, source.path)
     return _without_unreadable_numbers(source)
 

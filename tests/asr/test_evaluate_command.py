@@ -184,7 +184,31 @@ def test_every_row_is_evaluated_or_set_aside_by_name(own: Path, talker: Path, tm
     assert utterances["row"].tolist() == [8, 9, 10]
     assert utterances["hypothesis"].tolist() == utterances["reference"].tolist()
     shown = malgil("evaluate", "--model", talker, "--data", table)
-    assert shown.exit_code == 0 and "row 4 (gone.wav), missing_file" in shown.stdout
+    assert shown.exit_code == 0 and "line 5 of table.csv (gone.wav), missing_file" in shown.stdout
+
+
+def test_marks_are_no_words_and_a_line_that_is_no_row_is_counted(own: Path, talker: Path) -> None:
+    def mark(frame: pd.DataFrame) -> pd.DataFrame:
+        frame["transcript"] = "b/ " + frame["transcript"] + " n/"
+        frame.loc[3, "transcript"] += " &name1&"
+        frame.loc[5, "path"] = "05.WAV"
+        return frame
+
+    table = rewrite(own, mark)
+    table.write_text(table.read_text("utf-8") + "half a line\n", encoding="utf-8")
+    found = evaluated("--model", talker, "--data", table)
+    assert found["rows"] == {
+        "read": 17,
+        "evaluated": 15,
+        "set_aside": {"unreadable_line": 1, "anonymised_name": 1},
+    }
+    assert found["models"][0]["cer"] == 0
+    told = {one["reason"]: one for one in found["set_aside"]}
+    assert told["unreadable_line"]["where"] == "line 18 of table.csv"
+    assert told["anonymised_name"]["where"] == "line 5 of table.csv" and "&name1&" in str(told)
+    assert any("another case" in note for note in found["data"]["notes"])
+    as_words = evaluated("--model", talker, "--data", table, "--marks", "none")
+    assert as_words["models"][0]["cer"] > 0
 
 
 def test_with_no_row_left_the_exit_code_is_2_and_the_advice_works(own: Path, talker: Path) -> None:

@@ -9,7 +9,6 @@ from __future__ import annotations
 import math
 from collections import Counter
 from collections.abc import Iterable, Sequence
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import pandas as pd
@@ -17,8 +16,13 @@ import pandas as pd
 from tasks.artifacts import digest_json
 from tasks.asr.judging.rows import Rows
 from tasks.data.normalisers import normalise
+from tasks.data.own.intake import find_recordings
+from tasks.data.own.paths import told
+from tasks.data.own.reconciliation import BAD, place
 from tasks.data.tables import ALIASES
 from tasks.data.text import foreign_characters
+from tasks.data.transcripts.conventions import REASONS as MARKS
+from tasks.data.transcripts.rows import set_aside
 from tasks.errors import DataError
 
 REASONS = {
@@ -30,33 +34,52 @@ REASONS = {
     "not_hangul": "the normalised transcript holds characters that the normaliser could not read",
     "unreadable_file": "its recording cannot be read to its end",
     "not_recognised": "a recogniser gave no text for it",
+    "unreadable_line": "its line cannot be read",
+    "unclosed_quote": "a quote opens in its line and is not closed",
+    "unreadable_name": "its name cannot be written",
+    "transcript_without_audio": "a transcript whose recording is not there",
+    "audio_without_transcript": "a recording without a transcript",
+    "unknown_mark": "a mark of transcribers that is not known",
+    "anonymised_name": "a mark stands for a name that is heard",
+    "unclear_speech": "marked as not understood",
+    "uncertain_transcription": "a word is marked as a guess",
 }
+assert REASONS.keys() >= BAD | MARKS.keys()
 """Why a row is no item: the words of the validation stage where it has the same rule."""
 CHOSEN = ("other_split", "beyond_limit")  # no fault of the row
 UNKNOWN_SPEAKER = "(unknown)"
+_KEPT = (
+    *("row", "where", "utterance_id", "path", "file", "split", "speaker", "block"),
+    *("snr_db", "reference", "synthetic"),
+)
 OWN = "data."  # before the name of a column of the user's own: ours may be called the same
 
 
 class SetAside(NamedTuple):
-    """A row that is no item: its number from 1, its path as written, the reason, and what exactly."""
+    """A row that is no item: its number from 1 (0: it never was a row), its path as written, the reason, what
+    exactly, and where it is written ("line 21 of train.csv").
+    """
 
     row: int
     path: str
     reason: str
     detail: str
+    where: str = ""
 
 
 class Items(NamedTuple):
     """What is evaluated.
 
     Attributes:
-        frame: columns row, utterance_id, path, file, split, speaker, block, snr_db, reference, synthetic, and
-            those that slices are made by, as text, their names behind `OWN`; one row per item.
+        frame: columns row, where, utterance_id, path, file, split, speaker, block, snr_db, reference,
+            synthetic, and those that slices are made by, as text, their names behind `OWN`; one row per item.
         block: what is drawn in a bootstrap: "speaker", or "utterance" where no row says who speaks.
+        notes: in which other forms than the written one recordings were found.
     """
 
     frame: pd.DataFrame
     block: str
+    notes: tuple[str, ...] = ()
 
 
 def choose_items(
@@ -77,10 +100,17 @@ def choose_items(
     columns = [_column(name, frame, rows.name) for name in slice_by]
     columns = [name for name in dict.fromkeys(columns) if name not in ("split", "speaker")]
     frame["reference"] = [normalise(text, normaliser) for text in frame["transcript"]]
-    files = [str(rows.origin / path) if path else "" for path in frame["path"]]
+    found = find_recordings(frame, rows.origin, is_hub=rows.door == "hub")
+    files = ["" if one.path is None else str(one.path) for one in found]
     frame["file"] = pd.Series(files, dtype=object)  # a name of other bytes than UTF-8 is no str to pandas
-    frame["path"] = [_printable(path) for path in frame["path"]]
-    left: list[SetAside] = []
+    frame["looked_for"] = [_printable(one.how) for one in found]
+    frame["path"] = [_printable(path) for path in frame["origin_path"]]
+    frame["where"] = [place(*own) for own in zip(frame["origin_file"], frame["origin_line"], strict=True)]
+    frame["marks"] = pd.Series(_marks(frame), dtype=object)
+    left = [
+        SetAside(0, _printable(one.text), one.reason, _printable(one.why), place(one.file, one.line))
+        for one in rows.aside
+    ]
     kept: list[int] = []
     taken = 0
     for index, row in enumerate(frame.itertuples(index=False)):
@@ -90,16 +120,16 @@ def choose_items(
             if limit is not None and taken > limit:
                 reason, detail = "beyond_limit", ""
         if reason:
-            left.append(SetAside(index + 1, str(row.path), reason, detail))
+            left.append(SetAside(index + 1, str(row.path), reason, detail, str(row.where)))
         else:
             kept.append(index)
     chosen = frame.iloc[kept].reset_index(drop=True)
     known = (chosen["speaker"] != "").any()
     speakers = chosen["speaker"].where(chosen["speaker"] != "", UNKNOWN_SPEAKER)
     chosen["block"] = speakers if known else chosen["row"].astype(str)
-    wanted = ["row", "utterance_id", "path", "file", "split", "speaker", "block", "snr_db", "reference"]
     own = {f"{OWN}{name}": [_printable(cell_text(value)) for value in chosen[name]] for name in columns}
-    return Items(chosen[[*wanted, "synthetic"]].assign(**own), "speaker" if known else "utterance"), left
+    block = "speaker" if known else "utterance"
+    return Items(chosen[list(_KEPT)].assign(**own), block, tuple(told(found))), left
 
 
 def count_reasons(left: Iterable[SetAside]) -> dict[str, int]:
@@ -141,8 +171,11 @@ def _obstacle(row: Any, splits: Sequence[str]) -> tuple[str, str]:
         return "other_split", row.split
     if not row.path.strip():
         return "no_path", ""
-    if not _is_file(row.file):
-        return "missing_file", f"looked for {_printable(row.file)}"
+    if not row.file:
+        return "missing_file", row.looked_for
+    if row.marks:
+        reason, marks = row.marks
+        return reason, marks
     if not row.reference:
         return "empty_transcript", row.transcript
     if strange := foreign_characters(row.reference):
@@ -155,12 +188,13 @@ def _printable(text: str) -> str:
     return text.encode("utf-8", "replace").decode()
 
 
-def _is_file(path: str) -> bool:
-    """Whether there is such a file; no file has a name that the system does not take."""
-    try:
-        return Path(path).is_file()
-    except (OSError, ValueError):
-        return False
+def _marks(frame: pd.DataFrame) -> list[tuple[str, str] | None]:
+    """The first reason, with its marks, for which a row's transcript is not what is heard; else None."""
+    by_reason = set_aside(frame)
+    found: list[tuple[str, str] | None] = [None] * len(frame)
+    for reason, marks in reversed(by_reason.items()):
+        found = [(reason, _printable(own)) if own else old for own, old in zip(marks, found, strict=True)]
+    return found
 
 
 def _check_splits(found: pd.Series, splits: Sequence[str], name: str) -> None:

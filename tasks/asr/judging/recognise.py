@@ -57,7 +57,8 @@ def recognise(items: pd.DataFrame, acoustic: Acoustic, normaliser: str, name: st
             if isinstance(result, Failure):
                 reason = "not_recognised" if isinstance(result.error, ModelError) else "unreadable_file"
                 row = int(items["row"].iloc[index])
-                left.append(SetAside(row, str(items["path"].iloc[index]), reason, str(result.error)))
+                named = (str(items[column].iloc[index]) for column in ("path", "where"))
+                left.append(SetAside(row, next(named), reason, str(result.error), next(named)))
                 continue
             kept.append(index)
             heard.append(

@@ -1,12 +1,13 @@
 """Transcribed speech by the name that a user gives, as rows: through the doors that a corpus is read by.
 
-    a file                        a table of recordings          `tasks.data.tables`
-    a folder                      recordings with transcripts    `tasks.data.folders`
-    a folder of a corpus          its manifest.parquet           `tasks.data.tables`
-    a folder of Parquet shards    a data set as on the Hub       `tasks.data.hub_dataset`
-    org/name, org/name@revision   a data set of the Hub          `tasks.data.hub_dataset`
+    a file                        a table of recordings
+    a folder                      recordings with transcripts
+    a folder of a corpus          its manifest.parquet
+    a folder of Parquet shards    a data set as on the Hub
+    org/name, org/name@revision   a data set of the Hub
 
-This is the one module of the evaluation that knows these doors. No splits are needed, and none is made.
+The doors are those of `tasks.data.source`; this is the one module of the evaluation that knows them. No
+splits are needed, and none is made.
 """
 
 from __future__ import annotations
@@ -20,11 +21,13 @@ from typing import Literal, NamedTuple
 import pandas as pd
 
 from tasks.asr.recordings.sources import SUFFIXES
-from tasks.data.folders import rows_of_folder
 from tasks.data.hub import HubName, fetch, hub_name
-from tasks.data.hub_dataset import rows_of_hub
+from tasks.data.own.reconciliation import BAD, SetAside
 from tasks.data.readings import with_readings
-from tasks.data.tables import read_table, with_manifest_names
+from tasks.data.source import Source, open_door
+from tasks.data.transcripts.conventions import MARKS_ID
+from tasks.data.transcripts.reader import Fillers, Side
+from tasks.data.transcripts.rows import with_marks
 from tasks.errors import DataError, MalgilError
 
 Door = Literal["manifest", "folder", "hub"]
@@ -41,6 +44,17 @@ _OPTIONS = (  # what the doors call a setting is an option here
 )
 
 
+class Marks(NamedTuple):
+    """How marks of transcribers are read: as the settings `corpus.marks`, `dual_side` and `fillers`."""
+
+    version: str = MARKS_ID
+    side: Side = "spoken"
+    fillers: Fillers = "keep"
+
+
+_AS_SHIPPED = Marks()
+
+
 class Rows(NamedTuple):
     """The rows of a data set.
 
@@ -52,6 +66,7 @@ class Rows(NamedTuple):
         door: through which it came.
         notes: what was done to the rows.
         synthetic: its card says that the speech is synthetic.
+        aside: lines and files that became no row, though they should have.
     """
 
     frame: pd.DataFrame
@@ -60,9 +75,21 @@ class Rows(NamedTuple):
     door: Door
     notes: tuple[str, ...]
     synthetic: bool
+    aside: tuple[SetAside, ...] = ()
+
+    @property
+    def read(self) -> int:
+        """Everything that should have been a row."""
+        return len(self.frame) + len(self.aside)
 
 
-def read_rows(data: str, named: Mapping[str, str], scratch: Path, readings: Path | None = None) -> Rows:
+def read_rows(
+    data: str,
+    named: Mapping[str, str],
+    scratch: Path,
+    readings: Path | None = None,
+    marks: Marks = _AS_SHIPPED,
+) -> Rows:
     """The rows of `data`: a table, a folder, or a data set of the Hub.
 
     Args:
@@ -70,37 +97,30 @@ def read_rows(data: str, named: Mapping[str, str], scratch: Path, readings: Path
             are "" are looked for.
         scratch: an empty folder, which takes the recordings of a Hub data set.
         readings: table of words and how they are said (`tasks.data.readings`).
+        marks: how the marks of transcribers are read.
 
     Raises:
         DataError: there is no such data set, or its columns or rows cannot be read.
         ArtifactError: a file is missing.
     """
     with _said_as_options():
-        frame, origin, name, door, card = _through_a_door(data, named, scratch)
-        missing = [column for column in ("path", "transcript") if column not in frame]
-        if missing:
-            raise DataError(
-                f"{name} has no column {', '.join(missing)}",
-                f"its columns are {', '.join(map(str, frame.columns))}",
-                "name yours: corpus.audio_column COLUMN, corpus.transcript_column COLUMN",
-            )
-        # The marks of transcribers are read here: `tasks.data.transcripts.with_marks(frame, ...)`.
-        frame, notes = with_readings(frame.reset_index(drop=True), readings)
-    return Rows(frame, origin, name, door, tuple(notes), _is_synthetic(card))
+        source, door, card = _through_a_door(data, named, scratch)
+        frame, read = with_marks(source.frame.reset_index(drop=True), **marks._asdict())
+        frame, said = with_readings(frame, readings)
+    aside = tuple(one for one in source.aside if one.reason in BAD)
+    notes = (*source.notes, *read, *said)
+    return Rows(frame, source.origin, source.name, door, notes, _is_synthetic(card), aside)
 
 
-def _through_a_door(
-    data: str, named: Mapping[str, str], scratch: Path
-) -> tuple[pd.DataFrame, Path, str, Door, Path]:
-    """The rows, what their paths are relative to, their name, the door, and the folder of their card."""
+def _through_a_door(data: str, named: Mapping[str, str], scratch: Path) -> tuple[Source, Door, Path]:
+    """The rows, the door, and the folder of their card."""
     path = Path(data)
     if path.is_dir() and (path / "manifest.parquet").is_file():
         path = path / "manifest.parquet"
     if path.is_file():
-        frame = with_manifest_names(read_table(path), named, path)
-        return frame, path.parent, path.name, "manifest", path.parent
+        return open_door("manifest", str(path), named), "manifest", path.parent
     if path.is_dir() and not _is_sharded(path):
-        return rows_of_folder(path, named), path, path.resolve().name, "folder", path
+        return open_door("folder", str(path), named), "folder", path
     asked = None if path.exists() else hub_name(data)
     if not path.is_dir() and (asked is None or asked.repository.count("/") != 1):
         raise DataError(
@@ -108,10 +128,10 @@ def _through_a_door(
             "names a table, a folder, or a data set of the Hub (org/name, org/name@revision)",
             "correct the path",
         )
-    frame, name = rows_of_hub(data, scratch, named)
+    source = open_door("hub", data, named, scratch)
     if asked is not None:  # its card is in the Hub's cache by now
-        path = fetch(HubName(asked.repository, name.rpartition(" at ")[2]), "dataset")
-    return frame, scratch, name, "hub", path
+        path = fetch(HubName(asked.repository, source.name.rpartition(" at ")[2]), "dataset")
+    return source, "hub", path
 
 
 def _is_sharded(folder: Path) -> bool:
