@@ -123,7 +123,9 @@ def walk_wav(content: Content, start: int, name: str) -> Part:
             stop, fault, notes = _to_the_end(content, data, stop)
             end = stop
     length = stop - found
-    pieces: list[Piece] = [(start, stop)]
+    if end == stop and length % 2 and content.read(stop, 1) == b"\0":
+        end += 1  # the byte that fills an odd chunk
+    pieces: list[Piece] = [(start, end if end == stop + length % 2 else stop)]
     if stated != length or large:
         header = bytearray(content.read(start, found - start))
         _put(header, 4, order + "I", min(found - start + length - 8, 0xFFFFFFFF))

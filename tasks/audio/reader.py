@@ -75,6 +75,8 @@ class AudioFile:
     def close(self) -> None:
         """Lets go of the file and of ffmpeg."""
         self.content.close()
+        if self._opened is not None:
+            self._opened.close()
         if self._decoding:
             self._decoding.close()
 
@@ -142,10 +144,14 @@ class AudioFile:
             if part.stated and not part.slack:
                 total += part.stated
                 continue
-            sound = self._opened if part is self._parts[0] and self._opened else self._sound(part)
-            if sound.frames >= _UNKNOWN:
+            if part is self._parts[0] and self._opened is not None:
+                frames = self._opened.frames
+            else:
+                with self._sound(part) as sound:
+                    frames = sound.frames
+            if frames >= _UNKNOWN:
                 return None
-            total += sound.frames
+            total += frames
         return total if self._parts else None
 
     def blocks(self, frames: int = BLOCK_FRAMES) -> Iterator[Samples]:

@@ -122,3 +122,43 @@ def test_the_odd_ones_are_left_out_of_a_pre_training_and_counted(odd: Path, tmp_
         read_speech(params, tmp_path / "speech")
     for reason in ("6 unreadable", "1 shorter than 0.5 s", "5 silent"):
         assert reason in caught.value.what
+
+
+CASES = Path(__file__).parents[1] / "audio/cases"
+
+
+@pytest.mark.parametrize(
+    ("case", "seconds", "says"),
+    [
+        ("c24_arecord_pipe.wav", 1.0, "states no length"),
+        ("c24_sox_pipe.wav", 1.0, "states no length"),
+        ("c26_vbr_without_xing.mp3", 191 * 1_152 / 44_100, ""),
+        ("c28_antiphase.wav", 1.0, "opposite sign"),
+    ],
+)
+def test_whole_files_with_odd_headers_or_channels_are_heard_and_said_once(
+    case: str, seconds: float, says: str
+) -> None:
+    (found,) = run([CASES / case], Heard())
+    assert isinstance(found, Transcription), found
+    assert found.duration_s == pytest.approx(seconds)
+    assert len(found.warnings) == bool(says)
+    assert all(case in warning and says in warning for warning in found.warnings)
+
+
+def test_opposite_channels_say_what_one_of_them_says(tmp_path: Path) -> None:
+    words = spoken(babble(40), tmp_path / "mono.wav")
+    audio, rate_hz = soundfile.read(tmp_path / "mono.wav")
+    soundfile.write(tmp_path / "both.wav", np.stack([audio, -audio], axis=1), rate_hz)
+    (found,) = run([tmp_path / "both.wav"], Heard())
+    assert [word.text for word in found.words] == [word for word, _ in words] != []
+
+
+def test_files_joined_one_behind_the_other_are_heard_to_the_end(tmp_path: Path) -> None:
+    first, second = spoken(babble(20), tmp_path / "1.wav"), spoken(babble(30), tmp_path / "2.wav")
+    joined = (tmp_path / "1.wav").read_bytes() + (tmp_path / "2.wav").read_bytes()
+    (tmp_path / "joined.wav").write_bytes(joined)
+    (found,) = run([tmp_path / "joined.wav"], Heard())
+    # the last word of the first runs on into the first of the second where no pause is between them
+    assert len(found.text.replace(" ", "")) >= 0.9 * sum(len(w) for w, _ in (*first, *second))
+    assert "one behind the other" in found.warnings[0]
