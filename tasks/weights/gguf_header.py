@@ -5,7 +5,7 @@ every count. So this reads first: no length, count or offset leads beyond the fi
 of it, and for the families that Malgil converts the tensors are those that the metadata describe. Values are
 not read. No command.
 
-Format: https://github.com/ggml-org/ggml/blob/master/docs/gguf.md, versions 2 and 3, little endian.
+Format: https://github.com/ggml-org/ggml (its page on GGUF), versions 2 and 3, little endian.
 """
 
 import mmap

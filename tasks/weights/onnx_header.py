@@ -13,6 +13,8 @@ from math import prod
 from pathlib import Path
 from typing import NamedTuple
 
+import numpy as np
+
 from tasks.errors import ModelError
 from tasks.weights.stored import require_content
 from tasks.weights.whole import listed, size
@@ -184,21 +186,30 @@ def _tensor(data: memoryview) -> tuple[str, tuple[int, ...]]:
 
 def _count(number: int, packed: memoryview) -> int:
     width = {4: 4, 10: 8}.get(number)
-    return len(packed) // width if width else sum(1 for _ in _varints(packed))
+    if width:
+        return len(packed) // width
+    return int(np.count_nonzero(np.frombuffer(packed, np.uint8) < 0x80))  # the last byte of each number
 
 
 def _fields(data: memoryview) -> Iterator[Field]:
     """Numbers and values of a message's fields: integers, or the bytes of texts and messages."""
     place, end = 0, len(data)
     while place < end:
-        key, place = _varint(data, place)
+        key = data[place]
+        if key < 0x80:  # nearly always, and for lengths too: a number of one byte
+            place += 1
+        else:
+            key, place = _varint(data, place)
         number, kind = key >> 3, key & 7
         if kind == 0:
             value, place = _varint(data, place)
             yield number, value
             continue
         if kind == 2:
-            length, place = _varint(data, place)
+            if place < end and data[place] < 0x80:
+                length, place = data[place], place + 1
+            else:
+                length, place = _varint(data, place)
         elif kind in (1, 5):
             length = 8 if kind == 1 else 4
         else:
