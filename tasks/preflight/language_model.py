@@ -147,8 +147,8 @@ def _require_tied(name: str, folder: Path, config: Mapping[str, Any]) -> None:
         raise ModelError(
             f"{name}: lm_head.weight and embedding differ in the file, but config.json ties them",
             "a tied output layer is the embedding itself",
-            "set tie_word_embeddings to false in config.json if the weights are right, else fetch config.json "
-            "and weights again from one revision",
+            "set tie_word_embeddings to false in config.json if the weights are right, "
+            "else fetch config.json and weights again from one revision",
         )
 
 
