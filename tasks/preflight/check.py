@@ -31,6 +31,7 @@ CHECKS: tuple[Check, ...] = (
     capacity.SPACE,
     capacity.ROOM,
     source.CHECK,
+    source.RECORDINGS,
     texts.CHECK,
     recogniser.CHECK,
     recogniser.SEARCH,

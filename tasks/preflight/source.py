@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from tasks.errors import DataError, MissingDependencyError
+from tasks.errors import DataError, MalgilError, MissingDependencyError
 from tasks.preflight.finding import Check, Finding, Subject, fault, ok, warning
 from tasks.preflight.record import stamp
 
@@ -31,7 +31,7 @@ def look(subject: Subject) -> Iterator[Finding]:
 
 
 def stamp_of(subject: Subject) -> Any:
-    """The files that the settings name; of a table, not its recordings."""
+    """The files that the settings name; the recordings of a manifest are looked at each time."""
     corpus = subject.params.corpus
     named = (corpus.manifest, corpus.folder, corpus.hub, corpus.readings)
     beside = Path(corpus.manifest).parent / "tools.json" if corpus.manifest else ""
@@ -83,6 +83,18 @@ def _table(subject: Subject, corpus: Any) -> Iterator[Finding]:
     if len(frame) <= MOST_ROWS:
         yield from _commands(subject, corpus)
     yield from _unread(_said(frame, subject, corpus), subject)
+    if corpus.source == "folder" and origin is not None:  # its listing tells of every change
+        yield from _recordings([str(path) for path in frame["path"]], origin, subject)
+
+
+def look_at_recordings(subject: Subject) -> Iterator[Finding]:
+    """The recordings of a manifest, each time: that the manifest is the same says nothing of them."""
+    if subject.params.corpus.source != "manifest":
+        return
+    try:
+        frame, origin, _ = _rows(subject.params.corpus)
+    except MalgilError:
+        return  # `look` says so
     if origin is not None:
         yield from _recordings([str(path) for path in frame["path"]], origin, subject)
 
@@ -219,3 +231,4 @@ def _line(error: Exception) -> str:
 
 
 CHECK = Check(NAME, ("corpus", "prepare", "validate", "train_asr"), look, stamp=stamp_of)
+RECORDINGS = Check(NAME, ("corpus", "validate"), look_at_recordings)

@@ -1,5 +1,6 @@
 """Weights looked at without loading them: headers, whole files, and the largest value in a file."""
 
+import hashlib
 import json
 import struct
 import time
@@ -88,6 +89,22 @@ def beyond_f16(folder: Path, seconds: float) -> tuple[list[str], float]:
                         seen += last - at - bits.nbytes
                         break
     return wrong, seen / total if total else 1.0
+
+
+def are_equal(folder: Path, one: str, other: str) -> bool:
+    """Whether two weights of a folder hold the same bytes; True where one of them is not there."""
+    digests = []
+    for path in sorted(folder.glob("*.safetensors")):
+        entries, start, _ = _read_header(path)
+        for name in {one, other} & entries.keys():
+            first, last = (start + at for at in entries[name]["data_offsets"])
+            digest = hashlib.sha256(entries[name]["dtype"].encode())
+            with path.open("rb") as stream:
+                stream.seek(first)
+                for at in range(first, last, BLOCK):
+                    digest.update(stream.read(min(BLOCK, last - at)))
+            digests.append(digest.digest())
+    return len(set(digests)) < 2
 
 
 def on_hub(name: str, folder: Path) -> Sequence[str]:

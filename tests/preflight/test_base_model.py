@@ -16,7 +16,7 @@ from tasks.llm.base import build
 from tasks.preflight.weights import beyond_f16, whole_headers
 from tasks.settings import BaseLlm, ConvertLlm
 from tests import tiny_llm
-from tests.gguf.test_convertible import FAULTS
+from tests.gguf.test_convertible import FAULTS, edit
 from tests.hub_server import Hub, Repo, files_of, redirect, start
 
 GOOD = ("base_llm.model=base", "train_llm.initial=''", "train_llm.blocks=0")
@@ -137,6 +137,19 @@ def test_values_beyond_float16_are_known_before_merging(base: Path, refused: Any
         changed["model.layers.0.mlp.up_proj.weight"][3, 5] = -65_280.0  # the largest that bfloat16 shares
         save_file(changed, base / "model.safetensors", {"format": "pt"})
         assert refused(*GOOD, line="llm") == ""
+
+
+def test_two_output_layers_are_known_before_and_the_advice_works(base: Path, refused: Any) -> None:
+    weights = load_file(base / "model.safetensors")
+    weights["lm_head.weight"] = weights["model.embed_tokens.weight"].clone()
+    save_file(weights, base / "model.safetensors", {"format": "pt"})
+    assert refused(*GOOD, line="llm") == "", "a copy of the embedding"
+    weights["lm_head.weight"] += 1
+    save_file(weights, base / "model.safetensors", {"format": "pt"})
+    said = refused(*GOOD, line="llm")
+    assert "config.json ties them" in said and "set tie_word_embeddings to false" in said
+    edit("tie_word_embeddings", False)(base)
+    assert refused(*GOOD, line="llm") == ""
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32])
