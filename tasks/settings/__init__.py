@@ -56,7 +56,7 @@ class Corpus(Section):
     source: Literal["builtin", "manifest", "folder", "hub"] = setting(
         "make the built-in corpus, or read the setting of this name", "–"
     )
-    manifest: str = setting("table of your own recordings: .parquet, .csv, .tsv or .jsonl", "path")
+    manifest: str = setting("table of your own recordings: .parquet, .csv, .tsv, .jsonl or .json", "path")
     folder: str = setting("folder of your own recordings with their transcripts", "path")
     hub: str = setting("data set: a Hub id, `id@revision` to pin it, or a local folder", "path or id")
     audio_column: str = setting("your column of the audio; empty: looked for under the usual names", "–")
