@@ -139,7 +139,8 @@ def read_source(params: Corpus, incoming: Path | None = None) -> Source:
     }
     if params.source == "hub" and incoming is not None:
         incoming.mkdir()
-    return open_door(params.source, getattr(params, params.source), named, incoming)
+    names = {"manifest": params.manifest, "folder": params.folder, "hub": params.hub}
+    return open_door(params.source, names[params.source], named, incoming)
 
 
 def open_door(door: str, name: str, named: Mapping[str, str], incoming: Path | None = None) -> Source:

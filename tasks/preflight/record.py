@@ -12,7 +12,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-from tasks.artifacts import digest_json, digest_listing, write_json
+from tasks.artifacts import digest_json, files_in, write_json
 from tasks.errors import MalgilError
 from tasks.params import section
 from tasks.preflight.finding import Check, Finding, Subject, faults
@@ -43,9 +43,13 @@ def stamp(name: str | Path) -> Any:
     if path is None or not path.exists():
         return None
     if path.is_dir():
-        return digest_listing(path)
-    found = path.stat()
-    return [found.st_size, found.st_mtime_ns]
+        return digest_json([[file.relative_to(path).as_posix(), *_seen(file)] for file in files_in(path)])
+    return _seen(path)
+
+
+def _seen(file: Path) -> list[int]:
+    found = file.stat()
+    return [found.st_size, found.st_mtime_ns, found.st_ctime_ns]
 
 
 def _listing(folder: Path) -> list[list[Any]]:
