@@ -76,6 +76,8 @@ def _to_the_end(content: Content, data: _Data, stop: int) -> tuple[int, str, tup
 
     As `_ending`. Where another recording begins among the samples, those of the first are cut short.
     """
+    if fault := _cut_before(content, data, stop):
+        return stop, fault, ()
     for at in (stop, stop + stop % 2):
         if is_known_rest(content, at):
             return stop, "", ()
@@ -88,6 +90,16 @@ def _to_the_end(content: Content, data: _Data, stop: int) -> tuple[int, str, tup
         return stop, "", ()
     note = f"states {stop - data.at} bytes of samples and holds {end - data.at}: all were read"
     return end, "", (note,)
+
+
+def _cut_before(content: Content, data: _Data, stop: int) -> str:
+    """Says so where the samples of a cut file run into the header of the next, whose chunks follow then."""
+    if stop >= content.size:
+        return ""
+    other = next_recording(content, max(data.at, stop - 4096), min(content.size, stop + 64))
+    if other >= stop:
+        return ""
+    return f"another recording begins after {other - data.at} of {stop - data.at} bytes of samples"
 
 
 def walk_wav(content: Content, start: int, name: str) -> Part:
@@ -122,6 +134,8 @@ def walk_wav(content: Content, start: int, name: str) -> Part:
         if end == stop:
             stop, fault, notes = _to_the_end(content, data, stop)
             end = stop
+        else:
+            fault = _cut_before(content, data, stop)
     length = stop - found
     if end == stop and length % 2 and content.read(stop, 1) == b"\0":
         end += 1  # the byte that fills an odd chunk
@@ -173,7 +187,9 @@ def walk_w64(content: Content, start: int, name: str) -> Part:
             stop, fault, notes = _ending(content, data)
             if not fault and stated is not None:
                 aligned = found + -(-(stop - found) // 8) * 8
-                if not _is_w64_chunk(content, aligned):
+                if _is_w64_chunk(content, aligned):
+                    fault = _cut_before(content, data, stop)
+                else:
                     stop, fault, notes = _to_the_end(content, data, stop)
             header = bytearray(content.read(start, found - start))
             _put(header, 16, "<Q", stop - start)
@@ -232,6 +248,8 @@ def walk_aiff(content: Content, start: int, name: str) -> Part:
                 if end == stop:
                     stop, fault, notes = _to_the_end(content, data, stop)
                     end = stop
+                else:
+                    fault = _cut_before(content, data, stop)
             pieces: tuple[Piece, ...] = ((start, end),)
             if stated != stop - found:
                 header = bytearray(content.read(start, found - start))
@@ -289,6 +307,8 @@ def walk_caf(content: Content, start: int, name: str) -> Part:
                 if end == stop:
                     stop, fault, notes = _to_the_end(content, data, stop)
                     end = stop
+                else:
+                    fault = _cut_before(content, data, stop)
             if not fault and not packet[0] and not _table_fits(content, table, packet[1], stop - found):
                 raise faults.unreadable(name, "a CAF file whose table of packets does not fit its samples")
             pieces: tuple[Piece, ...] = ((start, end),)

@@ -103,18 +103,26 @@ def after_tags(content: Content, at: int) -> int:
         elif size := id3_bytes(head):
             at += size
         elif head[:8] == b"APETAGEX":
-            size = int.from_bytes(head[12:16], "little")
-            at += size + (32 if head[23] & 0x20 else 0)
-            if not head[23] & 0x20 and head[23] & 0x80:  # a footer alone
-                at = at - size + 32
+            at += int.from_bytes(head[12:16], "little") + 32 if head[23] & 0x20 else 32  # else a footer alone
         elif head[:11] == b"LYRICSBEGIN":
             end = content.find(b"LYRICS200", at)
             at = end + 9 if end >= 0 else content.size
         elif not any(head):
             return _after_zeros(content, at)
+        elif (end := _ape_end(content, at)) > at:
+            at = end
         else:
             break
     return min(at, content.size)
+
+
+def _ape_end(content: Content, at: int) -> int:
+    """Behind an APE tag without a header that begins here; where it was without one."""
+    for end in (content.size, content.size - 128):
+        foot = content.read(max(0, end - 32), 32)
+        if foot[:8] == b"APETAGEX" and end - int.from_bytes(foot[12:16], "little") == at:
+            return end
+    return at
 
 
 def _after_zeros(content: Content, at: int) -> int:

@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import os
 import re
+import stat
 import struct
 from collections.abc import Iterator
 from pathlib import Path
@@ -232,11 +233,13 @@ def open_audio(path: Path, name: str | None = None) -> AudioFile:
     """
     shown = str(path) if name is None else name
     try:
+        if not stat.S_ISREG(path.stat().st_mode):
+            why = "it is a folder" if path.is_dir() else "it is a pipe or a device"
+            step = "name a file, or pipe it into a command that takes `-`"
+            raise faults.unreadable(shown, why, "must be a regular file", step)
         return AudioFile(path, shown)
-    except FileNotFoundError as error:
+    except (FileNotFoundError, NotADirectoryError) as error:
         raise faults.missing(shown) from error
-    except IsADirectoryError as error:
-        raise faults.unreadable(shown, "it is a folder", "must be a file", "name the file") from error
 
 
 def inspect(path: Path, name: str | None = None) -> Inspected:

@@ -59,6 +59,8 @@ def measure(path: Path) -> Measured:
 
 def _digest(path: Path) -> str | None:
     try:
+        if not path.is_file():
+            return None
         with path.open("rb") as stream:
             return hashlib.file_digest(stream, "sha256").hexdigest()
     except OSError:
