@@ -12,7 +12,7 @@ from transformers.utils import logging as transformers_logging
 
 from tasks.errors import ModelError
 from tasks.weights.pickled import with_safetensors
-from tasks.weights.stored import require_floats, stored_in
+from tasks.weights.stored import require_depth, require_floats, stored_in
 from tasks.weights.whole import require_loaded
 
 # a bar per loaded tensor would drown the stages' own progress
@@ -57,6 +57,7 @@ def load_model(
         raise unreadable(folder, FileNotFoundError("it has no config.json"))
     place = with_safetensors(Path(folder))
     tensors = stored_in(place)
+    require_depth(place, tensors)
     try:
         loaded: Any = AutoModelForCausalLM.from_pretrained(
             str(place),

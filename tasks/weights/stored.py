@@ -148,6 +148,28 @@ def require_content(path: Path) -> None:
         raise ModelError(f"{path} is empty", "it must hold weights", "fetch or copy it again")
 
 
+def require_depth(folder: Path, tensors: Mapping[str, Stored]) -> None:
+    """Refuses a config.json with more layers than the files have tensors, before a model of them is built.
+
+    Raises:
+        ModelError: it names both numbers; or config.json cannot be read.
+    """
+    try:
+        layers = json.loads((folder / "config.json").read_text(encoding="utf-8")).get("num_hidden_layers", 0)
+    except (OSError, ValueError, AttributeError, RecursionError) as error:
+        raise ModelError(
+            f"{folder} cannot be loaded: config.json cannot be read ({str(error)[:200]})",
+            "it must be a JSON object",
+            "fetch it again",
+        ) from error
+    if isinstance(layers, int | float) and layers > len(tensors):
+        raise ModelError(
+            f"{folder} does not fit the model: {layers} layers, and {len(tensors)} tensors in all",
+            "config.json and weights belong together",
+            "fetch config.json and the weights again from one revision",
+        )
+
+
 def require_floats(tensors: Mapping[str, Stored], model: Any, *, where: object) -> None:
     """Refuses weights stored as integers or booleans: read as numbers they would be something else.
 

@@ -378,3 +378,16 @@ def test_ten_names_are_shown_and_all_are_counted() -> None:
         "a does not fit the model: 25 tensors are missing "
         "(t00, t01, t02, t03, t04, t05, t06, t07, t08, t09, …); 1 is unexpected (x)"
     )
+
+
+def test_a_configuration_of_countless_layers_is_refused_before_a_model_is_built(
+    base: Path, tmp_path: Path
+) -> None:
+    for folder, loading in (
+        (Path(shutil.copytree(base, tmp_path / "llm")), load_model),
+        (foreign_checkpoint(tmp_path / "asr"), load_checkpoint),
+    ):
+        config = folder / "config.json"
+        config.write_text(json.dumps(json.loads(config.read_text("utf-8")) | {"num_hidden_layers": 10**8}))
+        with pytest.raises(ModelError, match="100000000 layers"):
+            loading(folder)

@@ -36,7 +36,7 @@ from tasks.asr.checkpoints.vocabulary import (
 from tasks.asr.streaming.shape import level_input, shape_of
 from tasks.asr.threads import thread_count, use_threads
 from tasks.errors import ArtifactError, ModelError
-from tasks.weights.stored import require_floats, stored_in
+from tasks.weights.stored import require_depth, require_floats, stored_in
 from tasks.weights.whole import require_loaded
 
 __all__ = [
@@ -284,6 +284,7 @@ def _config(name: str | Path, folder: Path, overrides: dict[str, Any] | None = N
 def _load(name: str | Path, folder: Path, config: Any) -> tuple[Any, bool]:
     """The model in fp32, whole but for its head, and whether that is of another size than in the file."""
     tensors = stored_in(folder)
+    require_depth(folder, tensors)
     try:
         with quiet():
             model, info = AutoModelForCTC.from_pretrained(
