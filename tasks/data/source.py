@@ -87,7 +87,7 @@ def ingest(params: Corpus, folder: Path, normaliser: str) -> None:
         ArtifactError: the manifest or folder is missing.
     """
     incoming = folder / "incoming"
-    source, frame, notes = _split_rows(params, incoming, normaliser)
+    source, frame, notes = split_rows(params, incoming, normaliser)
     found = find_recordings(frame, source.origin, is_hub=params.source == "hub")
     notes += told(found)
     if params.source == "folder":
@@ -112,7 +112,7 @@ def take_commands(params: Corpus, normaliser: str) -> tuple[pd.DataFrame, Any]:
         DataError: as `ingest`, or a tool call that is not JSON.
         ArtifactError: the manifest or folder is missing.
     """
-    source, frame, _ = _split_rows(params, None, normaliser)
+    source, frame, _ = split_rows(params, None, normaliser)
     commands = _commands(frame, source.path, normaliser)
     if commands.empty:
         log.info(
@@ -171,7 +171,7 @@ def open_door(door: str, name: str, named: Mapping[str, str], incoming: Path | N
     return _without_unreadable_numbers(source)
 
 
-def _split_rows(
+def split_rows(
     params: Corpus, incoming: Path | None, normaliser: str
 ) -> tuple[Source, pd.DataFrame, list[str]]:
     """The source, its rows with every column and split, and what was decided on the way.

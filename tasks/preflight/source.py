@@ -4,7 +4,6 @@ The stages' own readers do the looking (`tasks.data`). A table is read whole as 
 recordings are sampled: what a few of them show is a fault only where the stage would surely end with it.
 """
 
-import unicodedata
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -84,7 +83,7 @@ def _table(subject: Subject, corpus: Any) -> Iterator[Finding]:
         yield from _commands(subject, corpus)
     yield from _unread(_said(frame, subject, corpus), subject)
     if corpus.source == "folder" and origin is not None:  # its listing tells of every change
-        yield from _recordings([str(path) for path in frame["path"]], origin, subject)
+        yield from _recordings(frame, origin, subject)
 
 
 def look_at_recordings(subject: Subject) -> Iterator[Finding]:
@@ -96,26 +95,23 @@ def look_at_recordings(subject: Subject) -> Iterator[Finding]:
     except MalgilError:
         return  # `look` says so
     if origin is not None:
-        yield from _recordings([str(path) for path in frame["path"]], origin, subject)
+        yield from _recordings(frame, origin, subject)
 
 
 def _rows(corpus: Any) -> tuple[Any, Path | None, str]:
     """The rows as the door reads them, the folder of their recordings (none of a data set), a name."""
-    from tasks.data import source
-    from tasks.data.manifest import require_columns
+    from tasks.data.source import read_source
 
-    read = getattr(source, "read_source", None) or source._read
-    found = read(corpus, None)
-    require_columns(found.frame, source.REQUIRED, found.path)
+    found = read_source(corpus)
     return found.frame, None if corpus.source == "hub" else found.origin, str(found.path)
 
 
 def _said(frame: Any, subject: Subject, corpus: Any) -> list[str]:
     """At most 2,000 transcripts as the normaliser gets them; of a large table as they are written."""
-    from tasks.data import source
+    from tasks.data.source import split_rows
 
     if len(frame) <= MOST_ROWS:
-        frame = source._split_rows(corpus, None, subject.params.prepare.normaliser)[1]
+        frame = split_rows(corpus, None, subject.params.prepare.normaliser)[1]
         if "marks_unknown" in frame:
             frame = frame[frame["marks_unknown"] == ""]  # set aside already
     return _spread(frame["transcript"].fillna("").astype(str).tolist(), LOOKED_FOR)
@@ -168,26 +164,27 @@ def _unread(texts: list[str], subject: Subject) -> Iterator[Finding]:
         )
 
 
-def _recordings(paths: list[str], origin: Path, subject: Subject) -> Iterator[Finding]:
+def _recordings(frame: Any, origin: Path, subject: Subject) -> Iterator[Finding]:
+    """At most 2,000 recordings looked for as the stage does, ten of those found decoded to their end."""
     from tasks.data.measure import measure
+    from tasks.data.own.intake import find_recordings
+    from tasks.data.own.reconciliation import place
 
-    looked_for = _spread(paths, LOOKED_FOR)
-    lost = [path for path in looked_for if _find(origin, path) is None]
+    rows = frame.iloc[_spread(list(range(len(frame))), LOOKED_FOR)]
+    found = find_recordings(rows, origin, is_hub=False)
+    told = zip(rows["origin_file"], rows["origin_line"], rows["origin_path"], found, strict=True)
+    lost = [f"{place(file, line)}: {path!r}, {one.how}" for file, line, path, one in told if not one.path]
     allowed = subject.params.validate_.max_bad_share
     if lost:
-        count = f"{len(lost)} of {len(looked_for)}"
-        what = f"{count} recordings looked for are not there, as {lost[0]!r} in {origin}"
-        rule = "paths are relative to the manifest's folder"
+        what = f"{len(lost)} of {len(rows)} recordings looked for are not there, as in {lost[0]}"
+        rule = f"paths are relative to {origin}"
         next_step = "restore the files, or correct the paths (corpus.audio_column names their column)"
-        surely = len(lost) > allowed * len(paths) or (
-            len(lost) >= SURELY_BAD and len(lost) * 10 > len(looked_for)
-        )
+        surely = len(lost) > allowed * len(frame) or (len(lost) >= SURELY_BAD and len(lost) * 10 > len(rows))
         if surely:
             yield fault(NAME, DataError(what, rule, next_step))
         else:
             yield warning(NAME, what, rule, next_step)
-    there = [found for path in paths if (found := _find(origin, path))] if len(paths) <= LOOKED_FOR else []
-    there = there or [found for path in looked_for if (found := _find(origin, path))]
+    there = [one.path for one in found if one.path]
     decoded = [(path, measure(path)) for path in _spread(there, DECODED)]
     bad = [f"{path} ({found.state}: {found.detail})" for path, found in decoded if found.state != "ok"]
     if bad:
@@ -195,7 +192,7 @@ def _recordings(paths: list[str], origin: Path, subject: Subject) -> Iterator[Fi
         what = f"{count} recordings decoded to their end are no whole audio: {'; '.join(bad[:5])}"
         rule = f"at most {allowed:.0%} of the rows may be set aside (validate.max_bad_share)"
         next_step = "copy them again from their origin, or remove their rows"
-        if len(bad) > allowed * len(paths) or len(bad) >= SURELY_BAD:
+        if len(bad) > allowed * len(frame) or len(bad) >= SURELY_BAD:
             yield fault(NAME, DataError(what, rule, next_step))
         else:
             yield warning(NAME, what, rule, next_step)
@@ -208,22 +205,6 @@ def _spread(items: list[Any], count: int) -> list[Any]:
     if len(items) <= count:
         return items
     return [items[round(place * (len(items) - 1) / (count - 1))] for place in range(count)]
-
-
-def _find(origin: Path, path: str) -> Path | None:
-    """The file of a path; another form of Unicode, slash or case is left to the stage, which says so."""
-    for name in (path, path.replace("\\", "/")):
-        for form in ("NFC", "NFD"):
-            candidate = origin / unicodedata.normalize(form, name)
-            if candidate.is_file():
-                return candidate
-        folder = (origin / name).parent
-        if folder.is_dir():
-            wanted = unicodedata.normalize("NFC", Path(name).name).casefold()
-            for other in folder.iterdir():
-                if unicodedata.normalize("NFC", other.name).casefold() == wanted:
-                    return other
-    return None
 
 
 def _line(error: Exception) -> str:

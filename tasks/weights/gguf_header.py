@@ -297,6 +297,8 @@ def _tensors_of(header: Header, architecture: str) -> tuple[dict[str, tuple[int,
             parts |= {"attn_q.bias": (q,), "attn_k.bias": (k,), "attn_v.bias": (v,)}
         if biased and "blk.0.attn_output.bias" in header.tensors:
             parts["attn_output.bias"] = (width,)
+        if architecture == "llama" and "blk.0.ffn_gate.bias" in header.tensors:  # mlp_bias
+            parts |= {"ffn_gate.bias": (wide,), "ffn_up.bias": (wide,), "ffn_down.bias": (width,)}
         if family.norms:
             parts |= {"attn_q_norm.weight": (head,), "attn_k_norm.weight": (head,)}
         expected |= {f"blk.{block}.{name}": shape for name, shape in parts.items()}

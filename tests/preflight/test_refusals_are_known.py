@@ -96,13 +96,14 @@ REFUSALS: dict[str, dict[str, Place]] = {
     },
     "tasks/llm/adapters.py": {
         "_learning": Place(1, "first adapter"),
-        "_go_on_from": Place(3, "first adapter"),
+        "_go_on_from": Place(2, "first adapter"),
     },
     "tasks/llm/hardware.py": {"choose_kernels": Place(1, "first adapter")},
-    "tasks/llm/merge.py": {"merge": Place(2, "", AFTER_TRAINING)},
+    "tasks/llm/merge.py": {"merge": Place(1, "", AFTER_TRAINING)},
     "tasks/inference/loading.py": {
         "load_tokenizer": Place(2, "base model"),
-        "load_model": Place(1, "base model"),  # its config, its headers and the length of its files
+        "load_model": Place(2, "base model"),  # its config, its headers and the length of its files
+        "_require_tied": Place(1, "base model"),
         "unreadable": Place(1, "", WORDS),
     },
 }
