@@ -4,6 +4,7 @@ import json
 import os
 import pkgutil
 import random
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -219,10 +220,15 @@ def test_what_cannot_be_learned_from_is_named(
 
 
 def test_speech_is_read_again_when_a_file_changes(recordings: Path, tmp_path: Path) -> None:
-    settings = few_steps(source="audio", corpus=str(recordings))
+    own = Path(shutil.copytree(recordings.parent, tmp_path / "own"))
+    settings = few_steps(source="audio", corpus=str(own / recordings.name))
     first = read_speech(settings, tmp_path / "speech")
     assert read_speech(settings, tmp_path / "speech").digest == first.digest
-    os.utime(recordings.parent / "3.flac", (1, 1))
+    changed = own / "3.flac"
+    os.utime(changed, (1, 1))
+    assert read_speech(settings, tmp_path / "speech").digest == first.digest, "touched, not changed"
+    shutil.copyfile(own / "2.flac", changed)
+    os.utime(changed, (1, 1))
     assert read_speech(settings, tmp_path / "speech").digest != first.digest
 
 
