@@ -17,7 +17,6 @@ import subprocess
 import sys
 import tempfile
 import time
-import unicodedata
 from collections.abc import Callable, Sequence
 from importlib.metadata import version
 from pathlib import Path
@@ -36,6 +35,7 @@ from tasks.asr.prepared import read_prepared
 from tasks.asr.recordings.sources import Source
 from tasks.asr.transcribe import transcribe
 from tasks.data.audio import SAMPLE_RATE_HZ
+from tasks.data.transcripts.jamo import visible
 
 ROOT = Path(__file__).parents[1]
 Row = dict[str, Any]
@@ -215,10 +215,7 @@ def pipeline_runs(
             for path in order
         )
         # it leaves double spaces and jamo that are not composed, and writes out the unknown symbol
-        composed = (
-            unicodedata.normalize("NFC", said["text"].replace(unknown, ""))
-            for said in pipe(samples, batch_size=size)
-        )
+        composed = (visible(said["text"].replace(unknown, "")) for said in pipe(samples, batch_size=size))
         texts = [" ".join(text.split()) for text in composed]
         said_by = dict(zip(order, texts, strict=True))
         return [said_by[path] for path in files]

@@ -11,7 +11,6 @@ import resource
 import statistics
 import sys
 import time
-import unicodedata
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -30,6 +29,7 @@ from tasks.asr.decoding.decode import greedy
 from tasks.asr.engines.acoustic import load_acoustic
 from tasks.asr.threads import thread_count, use_threads
 from tasks.asr.training.augment import normalised
+from tasks.data.transcripts.jamo import visible
 
 Logits = np.ndarray[Any, np.dtype[np.float32]]
 Hear = Callable[[Logits], Logits]  # standardised audio (samples,) to logits (frames, vocabulary)
@@ -220,7 +220,7 @@ def reference(checkpoint: Path, files: Sequence[Path]) -> tuple[dict[str, Logits
 
 def composed(text: str) -> str:
     """As all sides are compared: NFC, single spaces."""
-    return " ".join(unicodedata.normalize("NFC", text).split())
+    return " ".join(visible(text).split())
 
 
 SYSTEMS: dict[str, Callable[[dict[str, Any], Sequence[Path]], tuple[Hear, Runs]]] = {

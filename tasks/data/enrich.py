@@ -56,6 +56,7 @@ def enrich(
     for name in Measured._fields[2:]:
         frame[name] = found[name]
     filled = {name: frame[name].map(_is_filled) for name in REQUIRED}
+    filled["sha256"] |= frame["file_state"].isin(("missing", "outside"))  # no file, so no hash of it either
     frame["empty_fields"] = _text(
         ", ".join(name for name in REQUIRED if not filled[name].iat[row]) or None for row in range(len(frame))
     )

@@ -49,7 +49,9 @@ def measure(path: Path) -> Measured:
             digest = file.content.sha256()
             return _measure_samples(file, digest)
     except AudioError as error:
-        known = error.state in ("missing", "empty")
+        if error.state == "missing":
+            return Measured("missing", "there is no such file")
+        known = error.state == "empty"
         return Measured(error.state, error.detail, None if known else digest or _digest(path))
     except FileNotFoundError:
         return Measured("missing", "there is no such file")

@@ -1,5 +1,6 @@
 """A change behind an unchanged name: recordings, tools, tables, models; and what is no change."""
 
+import itertools
 import json
 import logging
 import os
@@ -8,6 +9,7 @@ import subprocess
 import time
 import unicodedata
 from pathlib import Path
+from types import SimpleNamespace
 
 import pandas as pd
 import pytest
@@ -289,8 +291,8 @@ def test_a_kill_in_the_middle_of_a_long_look_costs_the_last_minute_of_it(tmp_pat
 def test_a_long_look_says_how_far_it_is(tmp_path, caplog, monkeypatch):
     (tmp_path / "a.bin").write_bytes(bytes(5_000_000))
     began = time.monotonic()
-    clock = iter(range(0, 1000, 3))
-    monkeypatch.setattr("tasks.progress.time.monotonic", lambda: began + next(clock))
+    clock = itertools.count(0, 3)
+    monkeypatch.setattr("tasks.progress.time", SimpleNamespace(monotonic=lambda: began + next(clock)))
     with caplog.at_level(logging.INFO):
         Digests(tmp_path / "cache.json").of_file(tmp_path / "a.bin")
     assert "inputs that are new or changed: 5 MB in" in caplog.text
@@ -303,15 +305,25 @@ def test_the_digest_of_a_model_folder_is_the_one_that_trainings_know_it_by(tmp_p
     assert Digests(tmp_path / "c.json").of_folder(tmp_path / "model") == digest_folder(tmp_path / "model")
 
 
-def test_a_look_at_ten_thousand_files_costs_a_fraction_of_a_second(tmp_path, monkeypatch):
+def test_a_look_at_a_thousand_known_files_reads_none_of_them(tmp_path, monkeypatch):
     monkeypatch.setattr(freshness, "SETTLED_NS", -1)
-    table = recordings(tmp_path / "mine", n=10_000)
+    table = recordings(tmp_path / "mine", n=1_000)
     first = Digests(tmp_path / "cache.json")
     digest = first.of_speech(table)
     first.save()
-    began = time.process_time()
+    opened: list[str] = []
+    own = Path.open
+
+    def watched(path, *arguments, **named):
+        opened.append(path.name)
+        return own(path, *arguments, **named)
+
+    monkeypatch.setattr(Path, "open", watched)
     assert Digests(tmp_path / "cache.json").of_speech(table) == digest
-    assert time.process_time() - began < 0.5  # s of one core; 0.16 when measured alone
+    assert not [name for name in opened if name.endswith(".wav")]
+    (tmp_path / "mine/audio/000.wav").write_bytes(b"another")
+    assert Digests(tmp_path / "cache.json").of_speech(table) != digest
+    assert [name for name in opened if name.endswith(".wav")][-1] == "000.wav"
 
 
 WORK = """
