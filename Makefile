@@ -5,7 +5,7 @@ BIN := .venv/bin
 # What an install depends on: a change of any of these installs again, and nothing else does.
 STAMP := .venv/.installed
 
-.PHONY: run quick setup test test-slow test-all check up lint clean
+.PHONY: run quick setup test test-slow test-all fuzz check up lint clean
 
 run: setup
 	$(BIN)/malgil run
@@ -34,6 +34,13 @@ test-slow: setup
 	$(BIN)/python -m pytest -m slow -n auto --dist loadfile
 
 test-all: test test-slow
+
+# whatever comes in: tables and transcripts, audio headers, model files; over an hour on two cores
+FUZZ_TEXTS ?= 20000
+fuzz: setup
+	MALGIL_FUZZ_EXAMPLES=$(FUZZ_TEXTS) $(BIN)/python -m pytest -n auto tests/data/test_tables_properties.py tests/data/test_marks.py tests/asr/test_visible_jamo.py tests/asr/test_judging_items.py
+	$(BIN)/python benchmarks/fuzz_audio.py --inputs 5000
+	$(BIN)/python benchmarks/fuzz_models.py --inputs 2000
 
 # format, lint, strict types, tests
 check: lint test

@@ -1,5 +1,6 @@
 """Rows to items of an evaluation: whatever the cells hold, every row is an item or is set aside by name."""
 
+import os
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -35,7 +36,7 @@ def audio() -> Iterator[Path]:
 
 
 @given(data=st.data())
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=int(os.environ.get("MALGIL_FUZZ_EXAMPLES", "100")), deadline=None)
 def test_rows_in_are_items_and_rows_set_aside(data: Any, audio: Path) -> None:
     count = data.draw(st.integers(0, 6))
     whole = CELLS.filter(lambda cell: "\ud800" not in str(cell))  # the doors set such a path aside
