@@ -23,13 +23,12 @@ from pathlib import Path, PurePosixPath
 
 import pandas as pd
 
-from tasks.data.own.gathered import Gathered, rows_of_table
+from tasks.data.own.gathered import Gathered
 from tasks.data.own.kaldi import SCRIPT, is_kaldis, rows_of_kaldi
-from tasks.data.own.listed import is_listed, rows_of_listed
+from tasks.data.own.listed import is_listed
 from tasks.data.own.listing import Listing, list_folder
-from tasks.data.own.ljspeech import is_ljspeech, rows_of_ljspeech
+from tasks.data.own.manifests import rows_of_manifest
 from tasks.data.own.paths import AUDIO_SUFFIXES
-from tasks.data.own.reader import read
 from tasks.data.own.reconciliation import Count, SetAside, added
 from tasks.data.own.transcripts import rows_of_listings, rows_of_sidecars
 from tasks.data.splits import SPLIT_NAMES
@@ -100,12 +99,7 @@ def _rows_of_tables(folder: Path, tables: list[str], named: Mapping[str, str] | 
     parts = []
     for file in tables:
         path = folder / file
-        if is_ljspeech(path):
-            part = rows_of_ljspeech(path, file)
-        elif path.suffix == ".trn":
-            part = rows_of_listed(path, file)
-        else:
-            part = rows_of_table(read(path), named, file)
+        part = rows_of_manifest(path, named, file)
         beside = PurePosixPath(file).parent
         part.frame["path"] = [(beside / name).as_posix() for name in part.frame["origin_path"]]
         parts.append(part)

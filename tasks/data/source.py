@@ -41,12 +41,9 @@ from tasks.data.manifest import (
 )
 from tasks.data.manifest import read_table as read_manifest_table
 from tasks.data.normalisers import normalise
-from tasks.data.own.gathered import rows_of_table
 from tasks.data.own.intake import find_recordings, named_lines, take_audio, tell, write_reconciliation
-from tasks.data.own.listed import is_listed, rows_of_listed
-from tasks.data.own.ljspeech import is_ljspeech, rows_of_ljspeech
+from tasks.data.own.manifests import rows_of_manifest
 from tasks.data.own.paths import Found, told
-from tasks.data.own.reader import read
 from tasks.data.own.reconciliation import Count, SetAside, counted, place
 from tasks.data.readings import with_readings
 from tasks.data.splits import complete_splits
@@ -165,13 +162,7 @@ def open_door(door: str, name: str, named: Mapping[str, str], incoming: Path | N
         gathered, called = rows_of_hub(name, incoming, named)
     else:
         origin, called = path.parent, path.name
-        is_bare = not any(named.values())
-        if is_bare and is_ljspeech(path):
-            gathered = rows_of_ljspeech(path, called)
-        elif is_bare and is_listed(path):
-            gathered = rows_of_listed(path, called)
-        else:
-            gathered = rows_of_table(read(path), named, called)
+        gathered = rows_of_manifest(path, named, called)
     source = Source(gathered.frame, origin, called, path, gathered.counts, gathered.aside, gathered.notes)
     require_columns(source.frame, REQUIRED, source.path)
     return _without_unreadable_values(source)

@@ -70,7 +70,7 @@ def with_manifest_names(
         named: column of the manifest to the user's own; those named "" are looked for.
         where: what the frame was read from, for the message.
         notes: gets a line for every decision that a user should know of.
-        needed: columns for which two names that look alike and hold other values are refused.
+        needed: columns for which doubt is refused (two that look alike, two of other paths).
 
     Raises:
         DataError: with every named column that is not there, and every one named twice; two columns could be
@@ -154,12 +154,16 @@ def _refuse_collision(
     frame: pd.DataFrame, name: str, found: Sequence[str], where: Path | str, notes: list[str], *, strict: bool
 ) -> None:
     """Of several candidates the first is taken, which is said where another holds other values (`text` beside
-    `normalized_text`); two that look alike (`Text` and `text`) must hold the same."""
+    `normalized_text`); two that look alike (`Text` and `text`) must hold the same, and two columns of paths
+    name the same files."""
     for other in found[1:]:
         first, second = (frame[own].map(_comparable) for own in (found[0], other))
         if not (first != second).any():
             continue
-        if strict and _folded(found[0]) == _folded(other):
+        doubtful = _folded(found[0]) == _folded(other)
+        if name == "path":
+            doubtful = doubtful or (first.map(_file_name) != second.map(_file_name)).any()
+        if strict and doubtful:
             raise DataError(
                 f"{where} has columns {found[0]!r} and {other!r}, and either could be the {name}",
                 f"one column is the {name}; these two hold different values",
@@ -167,6 +171,10 @@ def _refuse_collision(
             )
         setting = f"; {SETTINGS[name]} takes another" if name in SETTINGS else ""
         notes.append(f"{name} is column {found[0]!r}, not {other!r}, which differs{setting}")
+
+
+def _file_name(path: str) -> str:
+    return path.replace("\\", "/").rpartition("/")[2]
 
 
 def _comparable(value: object) -> str:

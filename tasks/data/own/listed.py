@@ -18,11 +18,11 @@ from tasks.data.own.reconciliation import SetAside, counted
 
 LIST_SUFFIXES = (".trn", ".lst", ".list", ".txt")
 _SEPARATORS = ("::", "\t", "|")
-_LOOKED_AT = 5  # lines
+_LOOKED_AT = 20  # lines
 
 
 def is_listed(path: Path) -> bool:
-    """Whether the first lines of a file, the very first too, are a recording and its text each."""
+    """Whether most of the first lines of a file, the very first among them, are a recording and its text each."""
     if path.suffix.lower() not in (*LIST_SUFFIXES, ".tsv", ".csv") or not path.is_file():
         return False
     return bool(_separator(read_lines(path)))
@@ -58,14 +58,15 @@ def rows_of_listed(path: Path, file: str) -> Gathered:
 
 
 def _separator(lines: Sequence[Line]) -> str:
-    """What separates a recording from its text in every one of the first lines; "" where nothing does."""
+    """What separates a recording from its text in the first line and most of those after it; "" for none."""
     first = [line.text for line in lines if line.text.strip()][:_LOOKED_AT]
     for separator in _SEPARATORS:
-        parts = [line.split(separator) for line in first]
-        if parts and all(len(part) == 2 and _is_pair(*part) for part in parts):
+        pairs = [_is_pair(line.split(separator)) for line in first]
+        if pairs and pairs[0] and sum(pairs) * 2 > len(pairs):
             return separator
     return ""
 
 
-def _is_pair(path: str, text: str) -> bool:
+def _is_pair(fields: Sequence[str]) -> bool:
+    path, text = fields if len(fields) == 2 else ("", "")
     return is_recording(path) and bool(text.strip()) and not is_recording(text)
