@@ -123,7 +123,8 @@ def _rows(manifest: Path) -> tuple[list[Source | Failure], list[str]]:
         error = DataError(f"{row} cannot be read ({bad.why})", "every line is a row", "correct the line")
         found.append(Failure(row, error))
         names.append(row)
-    for note in [*gathered.notes, *told(where)]:
+    notes = [note for note in gathered.notes if not note.startswith(("transcript ", "speaker ", "split "))]
+    for note in [*notes, *told(where)]:
         print(f"malgil: {note}", file=sys.stderr)
     return found, names
 

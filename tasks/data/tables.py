@@ -23,14 +23,19 @@ ALIASES: dict[str, tuple[str, ...]] = {
     "path": (
         *("path", "file", "file_name", "audio", "audio_path", "wav", "filename"),
         *("audio_filepath", "audio_file_path", "wav_path", "file_path", "filepath"),
+        *("wav_filename", "audio_filename", "audio_file", "파일명", "파일", "파일경로"),
     ),
-    "transcript": ("transcript", "text", "sentence", "transcription", "normalized_text"),
-    "speaker": ("speaker", "speaker_id", "client_id", "spk", "spk_id"),
+    "transcript": (
+        *("transcript", "text", "sentence", "transcription", "normalized_text", "wrd"),
+        *("전사", "전사문", "텍스트", "문장"),
+    ),
+    "speaker": ("speaker", "speaker_id", "client_id", "spk", "spk_id", "화자"),
     "split": ("split", "subset", "partition"),
     "utterance_id": ("utterance_id", "id", "utt_id", "utt"),
 }
 """Column of the manifest to the names it is found under, the likeliest first: those of Hugging Face, NeMo
-(`audio_filepath`), Common Voice (`sentence`, `client_id`), LJSpeech and ESPnet."""
+(`audio_filepath`), Common Voice (`sentence`, `client_id`), LJSpeech, ESPnet, DeepSpeech, SpeechBrain (`wrd`),
+and Korean ones."""
 
 SETTINGS = {
     "path": "corpus.audio_column",

@@ -22,7 +22,7 @@ _LOOKED_AT = 20  # lines
 
 
 def is_listed(path: Path) -> bool:
-    """Whether most of the first lines of a file, the very first among them, are a recording and its text each."""
+    """Whether the first line of a file, and most of those after it, are a recording and its text."""
     if path.suffix.lower() not in (*LIST_SUFFIXES, ".tsv", ".csv") or not path.is_file():
         return False
     return bool(_separator(read_lines(path)))

@@ -137,8 +137,9 @@ class Finder:
     def _nowhere(self, form: str, places: Sequence[Path] | dict[Path, None]) -> Found:
         place = next(iter(places)) / form
         looked = f"looked for as {place}"
-        if place.is_symlink() or place.is_dir():
-            return Found(None, f"{looked}, which is {'a folder' if place.is_dir() else 'a link to nowhere'}")
+        if os.path.lexists(place) and "\0" not in form:
+            what = "a folder" if place.is_dir() else "no file" if place.exists() else "a link to nowhere"
+            return Found(None, f"{looked}, which is {what}")
         near = self._near(form)
         return Found(None, f"{looked}, there is {near}" if near else looked)
 
