@@ -84,20 +84,20 @@ def _rows(manifest: Path) -> tuple[list[Source | Failure], list[str]]:
     Lines that cannot be read, and paths that lead nowhere, are failures that name their line.
     """
     from tasks.asr.recordings.sources import Failure, Source
-    from tasks.data.own.gathered import rows_of_table
+    from tasks.data.own.manifests import has_column_names, rows_of_manifest
     from tasks.data.own.paths import Finder, told
     from tasks.data.own.reader import read
     from tasks.data.own.reconciliation import BAD, place
     from tasks.data.tables import ALIASES, with_manifest_names
 
-    table = read(manifest)
-    if "path" not in with_manifest_names(table.frame, where=manifest, needed=("path",)):
+    columns = read(manifest).frame if has_column_names(manifest) else None
+    if columns is not None and "path" not in with_manifest_names(columns, where=manifest, needed=("path",)):
         raise DataError(
-            f"{manifest} has no column of paths (found {', '.join(map(str, table.frame.columns))})",
+            f"{manifest} has no column of paths (found {', '.join(map(str, columns.columns))})",
             f"it is called {', '.join(ALIASES['path'])}",
             "rename the column; a text table needs its column names in the first line",
         )
-    gathered = rows_of_table(table, None, manifest.name, needed=("path",))
+    gathered = rows_of_manifest(manifest, None, manifest.name, needed=("path",))
     frame = gathered.frame
     found: list[Source | Failure] = []
     where = Finder(manifest.parent).find_all(frame["path"].tolist())
@@ -123,7 +123,8 @@ def _rows(manifest: Path) -> tuple[list[Source | Failure], list[str]]:
         error = DataError(f"{row} cannot be read ({bad.why})", "every line is a row", "correct the line")
         found.append(Failure(row, error))
         names.append(row)
-    for note in [*gathered.notes, *told(where)]:
+    notes = [note for note in gathered.notes if not note.startswith(("transcript ", "speaker ", "split "))]
+    for note in [*notes, *told(where)]:
         print(f"malgil: {note}", file=sys.stderr)
     return found, names
 

@@ -4,6 +4,7 @@ The layouts that are understood, told by what lies in the folder:
 
     metadata.csv | .tsv | .jsonl    as Hugging Face's audiofolder: file_name, a transcript, other columns
     metadata.csv and wavs/          as LJSpeech: <id>|<text>|<normalised text>, no header, no quotes
+    *.trn                           as KsponSpeech: lines "<path> :: <text>" (`tasks.data.own.listed`)
     wav.scp and text                as Kaldi and ESPnet (`tasks.data.own.kaldi`)
     <any>/*.trans.txt               as LibriSpeech and Zeroth: lines "<id> <text>", audio <id>.flac beside it
     <name>.txt beside <name>.wav    one transcript per recording
@@ -22,12 +23,12 @@ from pathlib import Path, PurePosixPath
 
 import pandas as pd
 
-from tasks.data.own.gathered import Gathered, rows_of_table
+from tasks.data.own.gathered import Gathered
 from tasks.data.own.kaldi import SCRIPT, is_kaldis, rows_of_kaldi
+from tasks.data.own.listed import is_listed
 from tasks.data.own.listing import Listing, list_folder
-from tasks.data.own.ljspeech import is_ljspeech, rows_of_ljspeech
+from tasks.data.own.manifests import rows_of_manifest
 from tasks.data.own.paths import AUDIO_SUFFIXES
-from tasks.data.own.reader import read
 from tasks.data.own.reconciliation import Count, SetAside, added
 from tasks.data.own.transcripts import rows_of_listings, rows_of_sidecars
 from tasks.data.splits import SPLIT_NAMES
@@ -55,8 +56,9 @@ def rows_of_folder(folder: Path, named: Mapping[str, str] | None = None) -> Gath
     tables = [file for name in _METADATA for file in listing.files if PurePosixPath(file).name == name]
     scripts = [file for file in listing.files if PurePosixPath(file).name == SCRIPT]
     listings = [file for file in listing.files if file.endswith(".trans.txt")]
+    lists = [file for file in listing.files if file.endswith(".trn") and is_listed(folder / file)]
     if tables:
-        gathered, used = _rows_of_metadata(folder, tables, named), tables
+        gathered, used = _rows_of_tables(folder, _one_a_folder(folder, tables), named), tables
     elif any((named or {}).values()):
         raise DataError(
             f"{folder} has no {' or '.join(_METADATA)}",
@@ -67,6 +69,8 @@ def rows_of_folder(folder: Path, named: Mapping[str, str] | None = None) -> Gath
         places = {PurePosixPath(file).parent for file in scripts}
         used = [file for file in listing.files if PurePosixPath(file).parent in places and is_kaldis(file)]
         gathered = rows_of_kaldi(folder, scripts)
+    elif lists:
+        gathered, used = _rows_of_tables(folder, lists, named), lists
     elif listings:
         gathered, used = rows_of_listings(folder, listings, listing.audio), listings
     else:
@@ -78,11 +82,24 @@ def rows_of_folder(folder: Path, named: Mapping[str, str] | None = None) -> Gath
     return Gathered(gathered.frame, [count, *gathered.counts], aside, gathered.notes)
 
 
-def _rows_of_metadata(folder: Path, tables: list[str], named: Mapping[str, str] | None) -> Gathered:
+def _one_a_folder(folder: Path, tables: list[str]) -> list[str]:
+    """The tables. Raises DataError where two lie in one folder: they would name each recording twice."""
+    twice = Counter(PurePosixPath(file).parent for file in tables).most_common(1)[0]
+    if twice[1] > 1:
+        names = [file for file in tables if PurePosixPath(file).parent == twice[0]]
+        raise DataError(
+            f"{folder} holds {' and '.join(names)}",
+            "one table names the recordings of a folder",
+            f"name the one that is meant: -S corpus.source=manifest -S corpus.manifest={folder / names[0]}",
+        )
+    return tables
+
+
+def _rows_of_tables(folder: Path, tables: list[str], named: Mapping[str, str] | None) -> Gathered:
     parts = []
     for file in tables:
         path = folder / file
-        part = rows_of_ljspeech(path, file) if is_ljspeech(path) else rows_of_table(read(path), named, file)
+        part = rows_of_manifest(path, named, file)
         beside = PurePosixPath(file).parent
         part.frame["path"] = [(beside / name).as_posix() for name in part.frame["origin_path"]]
         parts.append(part)

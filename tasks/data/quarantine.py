@@ -126,7 +126,8 @@ def _describe_file(frame: pd.DataFrame, row: int) -> str:
         return said
     detail = frame["origin_detail"].iat[row] if "origin_detail" in frame else None
     more = f", {detail}" if isinstance(detail, str) and detail else ""
-    return f"{written!r}: {said}{more}".replace("; ", ", ")
+    joint = "" if said.startswith(("is ", "has ", "holds ", "cannot ", "was ")) else ":"
+    return f"{written!r}{joint} {said}{more}".replace("; ", ", ")
 
 
 def unread_words(texts: Iterable[str]) -> dict[str, int]:

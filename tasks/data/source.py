@@ -1,6 +1,6 @@
 """A user's own recordings become the corpus folder that later stages read. No command: `corpus.source`.
 
-    manifest   a table: .parquet, .csv, .tsv, .jsonl, .json   `tasks.data.own.reader`, `tasks.data.tables`
+    manifest   a table: .parquet, .csv, .tsv, .jsonl, .trn    `tasks.data.own.reader`, `tasks.data.tables`
     folder     audio files with their transcripts             `tasks.data.folders`
     hub        a data set with an audio column                `tasks.data.hub_dataset`
 
@@ -41,11 +41,9 @@ from tasks.data.manifest import (
 )
 from tasks.data.manifest import read_table as read_manifest_table
 from tasks.data.normalisers import normalise
-from tasks.data.own.gathered import rows_of_table
 from tasks.data.own.intake import find_recordings, named_lines, take_audio, tell, write_reconciliation
-from tasks.data.own.ljspeech import is_ljspeech, rows_of_ljspeech
+from tasks.data.own.manifests import rows_of_manifest
 from tasks.data.own.paths import Found, told
-from tasks.data.own.reader import read
 from tasks.data.own.reconciliation import Count, SetAside, counted, place
 from tasks.data.readings import with_readings
 from tasks.data.splits import complete_splits
@@ -164,11 +162,10 @@ def open_door(door: str, name: str, named: Mapping[str, str], incoming: Path | N
         gathered, called = rows_of_hub(name, incoming, named)
     else:
         origin, called = path.parent, path.name
-        is_bare = not any(named.values()) and is_ljspeech(path)
-        gathered = rows_of_ljspeech(path, called) if is_bare else rows_of_table(read(path), named, called)
+        gathered = rows_of_manifest(path, named, called)
     source = Source(gathered.frame, origin, called, path, gathered.counts, gathered.aside, gathered.notes)
     require_columns(source.frame, REQUIRED, source.path)
-    return _without_unreadable_numbers(source)
+    return _without_unreadable_values(source)
 
 
 def split_rows(
@@ -199,10 +196,15 @@ def split_rows(
     return source, frame, [*source.notes, *notes, *marked, *said]
 
 
-def _without_unreadable_numbers(source: Source) -> Source:
-    """The source without rows whose duration, rate or the like is no number: they are set aside by name."""
+def _without_unreadable_values(source: Source) -> Source:
+    """The source without rows whose transcript is no text, or whose duration, rate or the like is no number:
+    they are set aside by name."""
     frame = source.frame
-    bad: dict[int, str] = {}
+    bad = {
+        row: f"transcript is {value!r:.200}, no text"
+        for row, value in enumerate(frame["transcript"])
+        if isinstance(value, bool | dict | list | tuple | np.ndarray | bytes)
+    }
     for name in (name for name, kind in COLUMNS.items() if kind != "string" and name in frame):
         given = frame[name].where(frame[name].notna(), "").astype(str).str.strip()
         numbers = pd.to_numeric(given.where(given != "", None), errors="coerce").astype("float64")
@@ -213,7 +215,7 @@ def _without_unreadable_numbers(source: Source) -> Source:
     if not bad:
         return source
     aside = [_set_aside(records(frame.iloc[[row]])[0], "unreadable_line", why) for row, why in bad.items()]
-    count = counted("numbers", "row", len(frame), len(frame) - len(bad), aside)
+    count = counted("values", "row", len(frame), len(frame) - len(bad), aside)
     kept = frame.drop(frame.index[list(bad)]).reset_index(drop=True)
     return source._replace(frame=kept, counts=[*source.counts, count], aside=[*source.aside, *aside])
 

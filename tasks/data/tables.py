@@ -23,14 +23,19 @@ ALIASES: dict[str, tuple[str, ...]] = {
     "path": (
         *("path", "file", "file_name", "audio", "audio_path", "wav", "filename"),
         *("audio_filepath", "audio_file_path", "wav_path", "file_path", "filepath"),
+        *("wav_filename", "audio_filename", "audio_file", "파일명", "파일", "파일경로"),
     ),
-    "transcript": ("transcript", "text", "sentence", "transcription", "normalized_text"),
-    "speaker": ("speaker", "speaker_id", "client_id", "spk", "spk_id"),
+    "transcript": (
+        *("transcript", "text", "sentence", "transcription", "normalized_text", "wrd"),
+        *("전사", "전사문", "텍스트", "문장"),
+    ),
+    "speaker": ("speaker", "speaker_id", "client_id", "spk", "spk_id", "화자"),
     "split": ("split", "subset", "partition"),
     "utterance_id": ("utterance_id", "id", "utt_id", "utt"),
 }
 """Column of the manifest to the names it is found under, the likeliest first: those of Hugging Face, NeMo
-(`audio_filepath`), Common Voice (`sentence`, `client_id`), LJSpeech and ESPnet."""
+(`audio_filepath`), Common Voice (`sentence`, `client_id`), LJSpeech, ESPnet, DeepSpeech, SpeechBrain (`wrd`),
+and Korean ones."""
 
 SETTINGS = {
     "path": "corpus.audio_column",
@@ -70,8 +75,7 @@ def with_manifest_names(
         named: column of the manifest to the user's own; those named "" are looked for.
         where: what the frame was read from, for the message.
         notes: gets a line for every decision that a user should know of.
-        needed: columns for which two candidates with other values are refused; for the others the likeliest
-            is taken and said.
+        needed: columns for which doubt is refused (two that look alike, two of other paths).
 
     Raises:
         DataError: with every named column that is not there, and every one named twice; two columns could be
@@ -154,18 +158,28 @@ def _folded(name: str) -> str:
 def _refuse_collision(
     frame: pd.DataFrame, name: str, found: Sequence[str], where: Path | str, notes: list[str], *, strict: bool
 ) -> None:
-    """Of several candidates the first is taken; for what a row cannot do without they must hold the same."""
+    """Of several candidates the first is taken, which is said where another holds other values (`text` beside
+    `normalized_text`); two that look alike (`Text` and `text`) must hold the same, and two columns of paths
+    name the same files."""
     for other in found[1:]:
         first, second = (frame[own].map(_comparable) for own in (found[0], other))
         if not (first != second).any():
             continue
-        if strict:
+        doubtful = _folded(found[0]) == _folded(other)
+        if name == "path":
+            doubtful = doubtful or (first.map(_file_name) != second.map(_file_name)).any()
+        if strict and doubtful:
             raise DataError(
                 f"{where} has columns {found[0]!r} and {other!r}, and either could be the {name}",
                 f"one column is the {name}; these two hold different values",
                 f"name the one that is meant: -S {SETTINGS[name]}={found[0]} or -S {SETTINGS[name]}={other}",
             )
-        notes.append(f"{name} is column {found[0]!r}, not {other!r}")
+        setting = f"; {SETTINGS[name]} takes another" if name in SETTINGS else ""
+        notes.append(f"{name} is column {found[0]!r}, not {other!r}, which differs{setting}")
+
+
+def _file_name(path: str) -> str:
+    return path.replace("\\", "/").rpartition("/")[2]
 
 
 def _comparable(value: object) -> str:

@@ -266,6 +266,21 @@ def test_two_columns_that_could_be_one_are_named_and_the_advice_works(tmp_path: 
     assert rows_of_table(found, {"path": "audio"}, "a.csv").frame["path"].tolist() == ["y.wav"]
     same = table(tmp_path, "path,audio,text\nx.wav,x.wav,하나\n")
     assert rows_of_table(same, None, "a.csv").frame["path"].tolist() == ["x.wav"]
+    bare = table(tmp_path, "filename,path,text\nx.wav,rec/x.wav,하나\n")
+    assert rows_of_table(bare, None, "a.csv").frame["path"].tolist() == ["rec/x.wav"]
+    alike = table(tmp_path, "path,Text,text\nx.wav,하나,둘\n")
+    with pytest.raises(DataError, match=r"'text' and 'Text'.*corpus\.transcript_column=Text"):
+        rows_of_table(alike, None, "a.csv")
+    assert rows_of_table(alike, {"transcript": "Text"}, "a.csv").frame["transcript"].tolist() == ["하나"]
+
+
+def test_a_second_column_of_texts_refuses_no_table_and_is_said(tmp_path: Path) -> None:
+    for first, second in (("text", "normalized_text"), ("transcript", "text"), ("text", "sentence")):
+        found = rows_of_table(table(tmp_path, f"path,{second},{first}\nx.wav,둘,하나\n"), None, "a.csv")
+        assert found.frame["transcript"].tolist() == ["하나"]
+        assert found.notes == [
+            f"transcript is column {first!r}, not {second!r}, which differs; corpus.transcript_column takes another"
+        ]
 
 
 KNOWN = {

@@ -108,7 +108,7 @@ def read_rows(
         frame, read = with_marks(source.frame.reset_index(drop=True), **marks._asdict())
         frame, said = with_readings(frame, readings)
     aside = tuple(one for one in source.aside if one.reason in BAD)
-    notes = (*source.notes, *read, *said)
+    notes = (*(_as_options(note) for note in source.notes), *read, *said)
     return Rows(frame, source.origin, source.name, door, notes, _is_synthetic(card), aside)
 
 
@@ -153,9 +153,13 @@ def _said_as_options() -> Iterator[None]:
     try:
         yield
     except MalgilError as error:
-        parts = [error.what, error.rule, error.next_step]
-        for pattern, option in _OPTIONS:
-            parts = [pattern.sub(option, part) for part in parts]
+        parts = [_as_options(part) for part in (error.what, error.rule, error.next_step)]
         if parts == [error.what, error.rule, error.next_step]:
             raise
         raise type(error)(*parts) from error
+
+
+def _as_options(text: str) -> str:
+    for pattern, option in _OPTIONS:
+        text = pattern.sub(option, text)
+    return text

@@ -15,6 +15,16 @@ _MARKS = (
     (codecs.BOM_UTF16_LE, "UTF-16"),
     (codecs.BOM_UTF16_BE, "UTF-16"),
 )
+_NO_TEXTS = (
+    (
+        b"PK\3\4",
+        "an Excel workbook or a ZIP archive",
+        "save the sheet as CSV UTF-8, or unpack the archive, and name the new file",
+    ),
+    (b"\xd0\xcf\x11\xe0", "an old Excel workbook", "save the sheet as CSV UTF-8 and name the new file"),
+    (b"PAR1", "a Parquet file", "give it the suffix .parquet"),
+    (b"\x1f\x8b", "packed with gzip", "unpack it (`gunzip`) and name the new file"),
+)
 _WIDE = {"UTF-32LE": (4, 0), "UTF-32BE": (4, 3), "UTF-16LE": (2, 0), "UTF-16BE": (2, 1)}
 # Name of Python's codec to the name that iconv knows.
 _ICONV = {
@@ -49,6 +59,14 @@ def other_encoding(data: bytes) -> str | None:
         narrow = [unit for unit in units if unit[at] and unit.count(0) == width - 1]
         if units and len(narrow) * 2 > len(units) and start[at] != 0:
             return name
+    return None
+
+
+def no_text(path: Path, data: bytes) -> DataError | None:
+    """The refusal of a file that is no text at all, whatever its name says; None for one that may be."""
+    for magic, what, step in _NO_TEXTS:
+        if data.startswith(magic):
+            return DataError(f"{path} is {what}, not text", "its name says that it is text", step)
     return None
 
 

@@ -11,7 +11,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import NamedTuple
 
-from tasks.data.own.encodings import other_encoding, wrong_encoding
+from tasks.data.own.encodings import no_text, other_encoding, wrong_encoding
 from tasks.errors import explain_os_error
 
 MARK = "\ufeff"  # byte order mark
@@ -44,6 +44,8 @@ def read_lines(path: Path) -> list[Line]:
         data = path.read_bytes()
     except OSError as error:
         raise explain_os_error(error, path) from error
+    if (refused := no_text(path, data)) is not None:
+        raise refused
     if (named := other_encoding(data)) is not None:
         raise wrong_encoding(path, data, named)
     try:

@@ -13,7 +13,7 @@ import re
 import unicodedata
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import NamedTuple
 from urllib.parse import unquote
 
@@ -135,7 +135,11 @@ class Finder:
             yield from self._alike(self.origin, tail + suffix)
 
     def _nowhere(self, form: str, places: Sequence[Path] | dict[Path, None]) -> Found:
-        looked = f"looked for as {next(iter(places)) / form}"
+        place = next(iter(places)) / form
+        looked = f"looked for as {place}"
+        if os.path.lexists(place) and "\0" not in form:
+            what = "a folder" if place.is_dir() else "no file" if place.exists() else "a link to nowhere"
+            return Found(None, f"{looked}, which is {what}")
         near = self._near(form)
         return Found(None, f"{looked}, there is {near}" if near else looked)
 
@@ -198,6 +202,11 @@ def _repeated(parts: Sequence[str], origin: Sequence[str]) -> int:
     return next((count for count in counts if tuple(parts[:count]) == tuple(origin[-count:])), 0)
 
 
+def is_recording(field: str) -> bool:
+    """Whether a field of a table is the path of a recording."""
+    return PurePosixPath(field.strip(' "').replace("\\", "/")).suffix.lower() in AUDIO_SUFFIXES
+
+
 def told(found: Sequence[Found]) -> list[str]:
     """A line for every other form in which recordings were found, with how many."""
     counts = Counter(one.how for one in found if one.path is not None and one.how)
@@ -217,6 +226,9 @@ def _forms(written: str) -> list[tuple[str, str]]:
         form = unquote(form[5:])
         form = "/" + form.lstrip("/") if not form.startswith("//localhost") else form[11:]
         done = [*done, "as a file:// address"]
+        forms.append((", ".join(done), form))
+    if form.startswith("~/"):
+        form, done = str(Path(form).expanduser()), [*done, "in the home folder"]
         forms.append((", ".join(done), form))
     if "\\" in form:
         form, done = form.replace("\\", "/"), [*done, "with / for \\"]

@@ -19,6 +19,7 @@ import pyarrow.parquet as pq
 from tasks.data.manifest import read_table as read_parquet
 from tasks.data.own.json_rows import is_json_list, read_json_lines, read_json_list
 from tasks.data.own.lines import read_lines
+from tasks.data.own.paths import is_recording
 from tasks.data.own.reconciliation import BAD, Count, SetAside, counted
 from tasks.data.own.separated import read_separated
 from tasks.errors import DataError
@@ -26,6 +27,16 @@ from tasks.errors import DataError
 SUFFIXES = (".parquet", ".csv", ".tsv", ".jsonl", ".json")
 _NAMELESS = re.compile(r"(Unnamed: \d+(_level_\d+)?)?")  # an empty name, or what pandas makes of it
 _SHOWN = 3  # lines named in a message
+_RULES = (
+    (
+        "a CSV or TSV line has as many fields as the header",
+        "look at these lines, and at the header; a field with a separator in it stands in double quotes",
+    ),
+    (
+        "JSONL is one JSON object a line, without a comma behind it",
+        "write it so, for example with `jq -c . OLD.json > NEW.jsonl`, or as one list: [{...}, {...}]",
+    ),
+)
 
 
 @dataclass(frozen=True)
@@ -62,14 +73,25 @@ def read(path: Path, header: Sequence[str] | None = None) -> Table:
     elif suffix in SUFFIXES:
         table = _read_separated(path, suffix, header)
     else:
-        raise DataError(
-            f"{path} ends in {suffix or 'nothing'}",
-            f"a table of recordings ends in {', '.join(SUFFIXES)}",
-            "save it in one of these formats; a folder of audio files is corpus.source: folder",
-        )
+        raise _no_table(path, suffix)
     if table.frame.empty:
         raise _no_rows(table)
     return table
+
+
+def _no_table(path: Path, suffix: str) -> DataError:
+    if path.is_dir():
+        return DataError(
+            f"{path} is a folder",
+            "corpus.manifest names a table",
+            f"name the folder instead: -S corpus.source=folder -S corpus.folder={path}",
+        )
+    return DataError(
+        f"{path} ends in {suffix or 'nothing'}",
+        f"a table of recordings ends in {', '.join(SUFFIXES)}; a list of '<path> :: <text>' (or with a tab "
+        "or | between) may end in .trn, .lst or .txt",
+        "save it in one of these formats; a folder of audio files is corpus.source: folder",
+    )
 
 
 def read_whole(path: Path) -> Table:
@@ -113,7 +135,7 @@ def _read_json(path: Path) -> Table:
     read_rows = read_json_list if is_json_list(lines) else read_json_lines
     found = read_rows(lines, path.name)
     try:
-        frame = pd.DataFrame(found.rows)
+        frame = pd.DataFrame(found.rows, dtype=object)  # 1 beside a null stays 1
     except (pa.ArrowException, OverflowError, ValueError) as error:  # values that no column holds together
         raise DataError(
             f"{path} cannot be made a table ({str(error).split(chr(10))[0][:200]})",
@@ -128,6 +150,13 @@ def _read_json(path: Path) -> Table:
 def _read_separated(path: Path, suffix: str, header: Sequence[str] | None) -> Table:
     lines = read_lines(path)
     found = read_separated(lines, path.name, suffix, header)
+    if header is None and any(is_recording(name) for name in found.names):
+        raise DataError(
+            f"the first line of {path} names a recording, no columns: {', '.join(found.names):.200}",
+            "a text table needs its column names in the first line",
+            f"write a line above it with a name for each of its {len(found.names)} fields, `path` and "
+            "`transcript` among them; a list of `<path> :: <text>` (or with a tab or |) needs none",
+        )
     _refuse_twice(found.names, path)
     frame = pd.DataFrame(found.rows, columns=range(len(found.names)))
     frame.columns = pd.Index(found.names, dtype=object)
@@ -174,7 +203,6 @@ def _no_rows(table: Table) -> DataError:
         more = f" and {len(bad) - _SHOWN} more" if len(bad) > _SHOWN else ""
         return DataError(
             f"no line of {table.path} can be read: {shown}{more}",
-            "a CSV or TSV line has as many fields as the header, a JSONL line is one JSON object a line",
-            "look at these lines, and at the header; a field with a separator in it stands in double quotes",
+            *_RULES[table.path.suffix.lower() in (".json", ".jsonl")],
         )
     return DataError(f"{table.path} has no rows", "a table needs one row per recording", "write the rows")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 import shlex
 import unicodedata
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path, PurePosixPath
 
 import pandas as pd
@@ -15,7 +15,7 @@ from tasks.data.own.lines import read_lines, read_text_lines
 from tasks.data.own.listing import Listing
 from tasks.data.own.paths import AUDIO_SUFFIXES
 from tasks.data.own.reconciliation import SetAside, counted
-from tasks.errors import DataError
+from tasks.errors import DataError, MalgilError
 
 _SPEAKER_IN_ID = re.compile(r"(?P<speaker>[^-_]+)[-_].+")
 _NO_TRANSCRIPTS = frozenset(
@@ -93,19 +93,21 @@ def rows_of_sidecars(folder: Path, listing: Listing) -> Gathered:
     """
     texts = [file for file in listing.files if PurePosixPath(file).suffix.lower() == ".txt"]
     beside = _by_stem(texts)
+    apart = _elsewhere(listing.audio, [file for file in texts if _is_transcript(file)])
     rows: list[dict[str, str]] = []
     aside: list[SetAside] = []
     used: set[str] = set()
-    refused: list[DataError] = []
+    refused: list[MalgilError] = []
     for file in listing.audio:
         path = PurePosixPath(file)
         found = beside.get((str(path.parent), _folded(path.stem)), [])
         found = found or beside.get((str(path.parent), _folded(path.name)), [])  # a.wav.txt
         own = next((one for one in found if PurePosixPath(one).stem == path.stem), found[0] if found else "")
+        own = own or apart.get(file, "")
         used.update([own] if own else ())
         try:
             text = "\n".join(read_text_lines(folder / own)).strip() if own else ""
-        except DataError as error:
+        except MalgilError as error:  # in another encoding, a link to nowhere, or it may not be read
             refused.append(error)
             aside.append(SetAside(own, 0, "unreadable_line", error.what, file))
             continue
@@ -113,17 +115,53 @@ def rows_of_sidecars(folder: Path, listing: Listing) -> Gathered:
     if refused and len(refused) > _MOST_BAD * len(used):
         raise _all_in_another_encoding(folder, refused[0])
     if not any(row["transcript"] for row in rows):
-        raise DataError(
-            f"{folder} holds {len(listing.audio)} recordings and no transcript",
-            "a recording has a .txt file of its name beside it, or stands in a *.trans.txt, metadata.csv, "
-            "metadata.jsonl or wav.scp",
-            "add the transcripts, or write a manifest (corpus.source: manifest)",
-        )
+        raise _no_transcripts(folder, listing)
     orphans = [file for file in texts if file not in used and _is_transcript(file)]
     aside += [SetAside(file, 0, "transcript_without_audio") for file in orphans]
     frame = pd.DataFrame(rows)
     frame = with_origin(frame.drop(columns="origin"), frame["origin"].tolist(), [1] * len(frame))
-    return Gathered(frame, [], aside)
+    paired = len(used & set(apart.values()))
+    notes = [f"{paired} recordings have their transcript in another folder, by its name alone"]
+    return Gathered(frame, [], aside, notes if paired else [])
+
+
+def _no_transcripts(folder: Path, listing: Listing) -> DataError:
+    """The refusal of a folder without a transcript, with the tables and labels that it does hold."""
+    tables = [
+        file for file in listing.files if PurePosixPath(file).suffix.lower() in (".csv", ".tsv", ".jsonl")
+    ]
+    labels = sum(file.lower().endswith(".json") for file in listing.files)
+    step = "add the transcripts, or write a manifest (corpus.source: manifest)"
+    if tables:
+        named = folder / min(tables, key=lambda file: (file.count("/"), "train" not in file, file))
+        step = f"name the table that holds them: -S corpus.source=manifest -S corpus.manifest={named}"
+    held = f", though {labels} .json files: labels have no common form and are not read" if labels else ""
+    return DataError(
+        f"{folder} holds {len(listing.audio)} recordings and no transcript{held}",
+        "a recording has a .txt file of its name beside it (or in a folder of texts alone), or "
+        "stands in a *.trans.txt, *.trn, metadata.csv, metadata.jsonl or wav.scp",
+        step,
+    )
+
+
+def _elsewhere(audio: Sequence[str], texts: Sequence[str]) -> dict[str, str]:
+    """Recordings to the text of their name in another folder, as AI-Hub keeps labels apart from sources: only
+    between folders of recordings alone and of texts alone, where one of each bears the name."""
+    sources, labels = ({str(PurePosixPath(file).parent) for file in files} for files in (audio, texts))
+    recordings, transcripts = _by_name(audio, labels), _by_name(texts, sources)
+    return {
+        files[0]: transcripts[name][0]
+        for name, files in recordings.items()
+        if len(files) == 1 and len(transcripts.get(name, [])) == 1
+    }
+
+
+def _by_name(files: Sequence[str], without: Collection[str]) -> dict[str, list[str]]:
+    found: dict[str, list[str]] = {}
+    for file in files:
+        if str(PurePosixPath(file).parent) not in without:
+            found.setdefault(_folded(PurePosixPath(file).stem), []).append(file)
+    return found
 
 
 def _is_transcript(file: str) -> bool:
@@ -131,7 +169,7 @@ def _is_transcript(file: str) -> bool:
     return re.split(r"[-_. ]", PurePosixPath(file).stem.casefold())[0] not in _NO_TRANSCRIPTS
 
 
-def _all_in_another_encoding(folder: Path, error: DataError) -> DataError:
+def _all_in_another_encoding(folder: Path, error: MalgilError) -> MalgilError:
     """The refusal of a folder of which most texts are not UTF-8, with a command that converts those alone."""
     found = re.search(r"iconv -f (\S+) ", error.next_step)
     if not found:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from enum import Enum
 
+from tasks.data.hanja import read_hanja
 from tasks.data.transcripts import conventions as table
 
 _DEEPEST = 20  # brackets in brackets; more is no transcript
@@ -73,6 +74,35 @@ def tag_kind(inner: str) -> tuple[Kind, str]:
     if re.fullmatch(r"\d{1,2}:\d\d(:\d\d)?([.,]\d{1,3})?", inner):
         return Kind.EVENT, " "
     return kind_of(inner.strip("/ ")), " "
+
+
+def in_hangul(side: str) -> bool:
+    """Whether a side of a pair is written in Hangul alone, marks aside."""
+    return re.fullmatch(r"[가-힣\s.,?!~+*/]+", side) is not None
+
+
+def is_tag(side: str) -> bool:
+    """Whether a side of a pair names a sound or a term in Latin letters: `(말)/(idiom)`, `(네)/(noise)`."""
+    return side.isascii() and kind_of(side) in (Kind.EVENT, Kind.TERM)
+
+
+def spoken_is_left(left: str, right: str) -> bool:
+    """A few corpora write the spoken side first; digits and Latin letters give the written side away."""
+    return in_hangul(left) and re.search("[0-9A-Za-z]", right) is not None
+
+
+def is_gloss(word: str, inner: str) -> bool:
+    """Whether the brackets repeat in Hanja the word before them: 대한민국(大韓民國)."""
+    if not word or re.fullmatch("[\u4e00-\u9fff\uf900-\ufaff]+", inner) is None:
+        return False
+    return read_hanja(f"{word}({inner})") == word
+
+
+def is_time(inner: str, bracket: str) -> bool:
+    """Whether it is the time of a cue; (10:30) in round brackets may be a time that is said."""
+    hours = r"\d{1,2}:\d\d:\d\d([.,:]\d{1,3})?"
+    short = r"(\d{1,3}:\d\d([.,]\d{1,3})?|\d+\.\d+)" if bracket != "(" else hours
+    return re.fullmatch(rf"({hours}|{short})(\s*(-|--?>|~)\s*({hours}|{short}))?", inner) is not None
 
 
 def _bare(word: str) -> str:

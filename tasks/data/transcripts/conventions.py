@@ -85,6 +85,7 @@ PARTICLES = _words(
 )
 TERMS = _words("idiom term 용어 전문용어 관용어 관용구")  # the other side of `(말)/(idiom)` is what is said
 CODES = ("SP", "FP", "SN", "NO", "NR", "BR", "LG", "LA")
+NAMES = ("LG", "LA")  # of these, outside brackets
 SOUND_CODES = frozenset({"SN", "NO", "NR", "BR"})  # what follows describes the sound, whatever it says
 INLINE_TAGS = _words("b i u em strong font span c v lang ruby rt rb big small sup sub mark s a tt code q")
 BREAKING_TAGS = _words("br p div li ul ol pad eps")
@@ -106,6 +107,19 @@ BRACKETS = dict(
     )
 )
 """Opening bracket to its closing one; full-width forms are folded to these before."""
+
+TITLES = (
+    "「『《〈≪｢«‹﹁﹃︽︿"  # they quote titles and names: punctuation, unless a known mark stands in them
+)
+AFTER_CONSONANT = {
+    "을(를)": "을",
+    "를(을)": "을",
+    "은(는)": "은",
+    "는(은)": "은",
+    "이(가)": "이",
+    "와(과)": "과",
+}
+AFTER_VOWEL = {"을(를)": "를", "를(을)": "를", "은(는)": "는", "는(은)": "는", "와(과)": "와"}
 
 MUSIC = "♩♪♫♬♭♮♯🎵🎶🎼🎤"
 PLACEHOLDERS = "○◯〇●△▲▽▼□■◇◆◎⊙☐◻◼⬜⬛"

@@ -11,7 +11,17 @@ import re
 from tasks.data.transcripts import conventions as table
 
 FOLD = {code: code - 0xFEE0 for code in range(0xFF01, 0xFF5F)} | {
-    ord(c): to for c, to in {"〜": "~", "∼": "~", "∕": "/", "⁄": "/", "\u3000": " ", "\xa0": " "}.items()
+    ord(c): to
+    for c, to in {
+        "〜": "~",
+        "∼": "~",
+        "∕": "/",
+        "⁄": "/",
+        "\u3000": " ",
+        "\xa0": " ",
+        "≪": "《",
+        "≫": "》",
+    }.items()
 }
 PLAIN = re.compile(r"[가-힣\u4e00-\u9fff0-9\s.,?!'\"…·]*")
 _OPEN, _CLOSE = (
@@ -55,6 +65,9 @@ MARKS = re.compile(
     | (?P<hashed>(?<!\S)\#[가-힣A-Za-z]{{1,12}}(?!\S))
     | (?P<turn>(?<!\S)>{{2,}})
     | (?P<pause>(?<![:/\S])/{{2,}}(?!\S))
+    | (?P<particle>(?<=[가-힣])(?:을\(를\)|를\(을\)|은\(는\)|는\(은\)|이\(가\)|와\(과\))(?![가-힣])
+        |(?<=[가-힣])\((?:으\)(?=로|면|니|러|려|며|므로)|이\)(?=나|라|란|랑|며|고|든|여|야|었|지만)))
+    | (?P<numbered>(?:(?<=^\d)|(?<=^\d\d)|(?<=\s\d)|(?<=\s\d\d))\)(?=\s))
     | (?P<event>/\s?\((?P<event_word>[^()/]*)\))
     | (?P<open>[{_OPEN}])
     | (?P<tag></?[^<>\s][^<>]*>)

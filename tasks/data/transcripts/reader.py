@@ -8,18 +8,29 @@ import unicodedata
 from collections.abc import Callable, Sequence
 from typing import Literal, NamedTuple
 
-from tasks.data.hanja import read_hanja
 from tasks.data.transcripts import conventions as table
-from tasks.data.transcripts.brackets import Kind, closing, kind_of, tag_kind
+from tasks.data.transcripts.brackets import (
+    Kind,
+    closing,
+    in_hangul,
+    is_gloss,
+    is_tag,
+    is_time,
+    kind_of,
+    spoken_is_left,
+    tag_kind,
+)
 from tasks.data.transcripts.patterns import FOLD, MARKS
 
 Side = Literal["spoken", "written"]
 Fillers = Literal["keep", "remove"]
-PAIR, GLOSS, LABEL, TIME = "(…)/(…)", "(漢字)", "speaker:", "[00:00]"
+PAIR, GLOSS, LABEL, TIME, TITLE = "(…)/(…)", "(漢字)", "speaker:", "[00:00]", "「…」"
 OF_BEFORE = "…"
 """The name of a piece that belongs to the mark before it: it is not counted again."""
 _HANGUL = re.compile("[가-힣]*")
 _WORD = re.compile(r"\s*[가-힣]")
+_TAGS = re.compile(r"(?<!\S)(#[가-힣A-Za-z0-9_]+){2,}(?![^\s.,!?])")  # #맛집#여행
+_RIEUL = 8  # the place of ㄹ among final consonants
 _FAR = 40  # characters: as far as a word is looked for
 
 
@@ -52,13 +63,14 @@ class Reader:
     def __init__(self, side: Side, fillers: Fillers) -> None:
         self.side, self.fillers = side, fillers
         self._begun = False  # something is said before the mark at hand
+        self._labelled = False  # the transcript says who speaks
 
     def pieces(self, text: str) -> list[Piece]:
         """The pieces of a text; their sources, put together, are the text."""
         folded = text.translate(FOLD)
         found: list[Piece] = []
         at = plain = 0
-        begun = False
+        begun = self._labelled = False
         while match := MARKS.search(folded, at):
             begun = begun or (not text[plain : match.start()].isspace() and plain < match.start())
             self._begun = begun
@@ -151,16 +163,34 @@ class Reader:
         return [_aside(source, table.UNKNOWN)]
 
     def _label(self, source: str, folded: str, match: re.Match[str]) -> list[Piece] | None:
-        """Who speaks, at the start or before a space; other words before a colon may be said: `속보: `."""
+        """Who speaks, where a turn begins; other words before a colon are said: `속보: 비가 온다`."""
         word, spaced = match["label_word"], folded[match.end() : match.end() + 1].isspace()
-        known = re.fullmatch(rf"(?:{table.SPEAKERS})[\s_]?[0-9A-Z]{{0,3}}", word, re.IGNORECASE) is not None
-        letter = re.fullmatch(r"[A-Z]\d{0,2}", word) is not None
-        number = word.isdigit() and _WORD.match(folded, match.end()) is not None
-        if (known and (spaced or not self._begun)) or ((letter or number) and not self._begun):
-            return [Piece(source, " ", LABEL)]
-        if spaced and not word.isdigit() and (letter or not self._begun):
-            return [_aside(source, table.UNKNOWN)]
-        return None
+        before = folded[max(0, match.start() - _FAR) : match.start()].rstrip()
+        is_turn = not self._begun or (spaced and (self._labelled or before.endswith((".", "?", "!", "…"))))
+        if re.fullmatch(table.SPEAKERS, word, re.IGNORECASE):
+            known = is_turn
+        elif re.fullmatch(rf"(?:{table.SPEAKERS})[\s_]?[0-9A-Z]{{1,3}}", word, re.IGNORECASE):
+            known = is_turn or spaced
+        elif re.fullmatch(r"[A-Z]\d{0,2}", word):
+            known = not self._begun or (spaced and self._labelled)
+        else:
+            known = word.isdigit() and not self._begun and _WORD.match(folded, match.end()) is not None
+        self._labelled = self._labelled or known
+        return [Piece(source, " ", LABEL)] if known else None
+
+    def _particle(self, source: str, folded: str, match: re.Match[str]) -> list[Piece] | None:
+        """집(으)로, 책을(를): what the syllable before it asks for."""
+        final = (ord(folded[match.start() - 1]) - ord("가")) % 28
+        form = source.translate(FOLD)
+        if form in ("(으)", "(이)"):
+            is_said = final and not (form == "(으)" and final == _RIEUL)
+            return [Piece(source, form[1] if is_said else "", form)]
+        if form == "이(가)" and not final:  # 아이(가)
+            return None
+        return [Piece(source, table.AFTER_CONSONANT[form] if final else table.AFTER_VOWEL[form], form)]
+
+    def _numbered(self, source: str, folded: str, match: re.Match[str]) -> list[Piece]:
+        return [Piece(source, "", "1)")]
 
     def _plus(self, source: str, folded: str, match: re.Match[str]) -> list[Piece]:
         return [Piece(source, " " if _hangul_at(folded, match.end()) else "", "+")]
@@ -179,6 +209,8 @@ class Reader:
 
     def _code(self, source: str, folded: str, match: re.Match[str]) -> list[Piece] | None:
         word = match["code_word"]
+        if match["code_of"] in table.NAMES:
+            return None
         sounds = not word or match["code_of"] == "FP" or kind_of(word) is Kind.EVENT
         return self._coded(source, match["code_of"], word) if sounds else [_aside(source, table.UNKNOWN)]
 
@@ -197,10 +229,12 @@ class Reader:
             return [_aside(source, table.UNKNOWN)]
         return [Piece(source, " " if said.isspace() else said, source)]
 
-    def _hash(self, source: str, folded: str, match: re.Match[str]) -> list[Piece]:
+    def _hash(self, source: str, folded: str, match: re.Match[str]) -> list[Piece] | None:
         kind = kind_of(folded[match.start() : match.end()].strip("#@").split("#")[0])
         if kind is Kind.EVENT:
             return [Piece(source, " ", source)]
+        if kind is Kind.OTHER and source[1] != "@" and _TAGS.match(folded, match.start()):
+            return None
         known = kind is Kind.ANONYMOUS or source.startswith("#@")
         return [_aside(source, table.ANONYMISED if known else table.UNKNOWN)]
 
@@ -250,17 +284,29 @@ class Reader:
         coded = re.fullmatch(rf"({'|'.join(table.CODES)})\s?:\s?(.*)", inner, re.IGNORECASE)
         if coded:
             return self._coded(source, coded[1].upper(), coded[2].strip())
-        if folded[start] in "([" and _is_gloss(_hangul_before(folded, start), inner):
+        if folded[start] in "([" and is_gloss(_hangul_before(folded, start), inner):
             return [Piece(source, "", GLOSS)]
-        if _is_time(inner, folded[start]):
+        if is_time(inner, folded[start]):
             return [Piece(source, " ", TIME)]
         if re.fullmatch(rf"(?:{table.SPEAKERS})[\s_:]*\d{{1,3}}", inner, re.IGNORECASE):
             return [Piece(source, " ", LABEL)]
         kind = kind_of(inner.removeprefix("@") if inner else "?")
+        if folded[start] in table.TITLES and (
+            kind is Kind.OTHER or (kind is Kind.EVENT and _is_inflected(folded, end))
+        ):
+            return self._title(text, start, end, kind)
         if kind is Kind.EVENT:
             shown = f"{folded[start]}{' '.join(inner.lower().split())}{folded[end - 1]}"
             return [Piece(source, " ", shown)]
         return [_aside(source, other if kind in (Kind.OTHER, Kind.TERM) else _REASON_OF[kind])]
+
+    def _title(self, text: str, start: int, end: int, kind: Kind) -> list[Piece]:
+        """「토지」: a quoted name, read for its own marks; 『소음』을 may be a name or a mark."""
+        inner = self.pieces(text[start + 1 : end - 1])
+        if kind is not Kind.OTHER or not re.search(r"\w", joined(inner)):
+            return [_aside(text[start:end], table.UNKNOWN)]
+        apart = " " if start and not text[start - 1].isspace() else ""
+        return [Piece(text[start], apart, TITLE), *inner, Piece(text[end - 1], "", OF_BEFORE)]
 
     def _pair(self, text: str, folded: str, start: int, end: int) -> list[Piece] | None:
         """`(3개)/(세 개)`: the side that is asked for, read for its own marks; None where it is no pair."""
@@ -271,7 +317,7 @@ class Reader:
         slash = bool(between[0])
         one, other = (start + 1, end - 1), (between.end() + 1, last - 1)
         left, right = folded[slice(*one)], folded[slice(*other)]
-        if not slash and {_in_hangul(left), _in_hangul(right)} != {True, False}:
+        if not slash and {in_hangul(left), in_hangul(right)} != {True, False}:
             return None
         if not slash and not re.search("[0-9A-Za-z]", left + right):
             return None
@@ -280,13 +326,13 @@ class Reader:
         if third or sounds or not left.strip() or not right.strip():
             stop = (closing(folded, third.end() - 1) or len(folded)) if third else last
             return [_aside(text[start:stop], table.UNKNOWN)]
-        spoken = one if _is_tag(right) or (not _is_tag(left) and _spoken_is_left(left, right)) else other
+        spoken = one if is_tag(right) or (not is_tag(left) and spoken_is_left(left, right)) else other
         written = other if spoken is one else one
-        either_is_tag = _is_tag(left) or _is_tag(right)
+        either_is_tag = is_tag(left) or is_tag(right)
         taken = written if self.side == "written" and not either_is_tag else spoken
         first, stop = _stripped(folded, *taken)
         inner = self.pieces(text[first:stop])
-        if _is_tag(folded[first:stop]):
+        if is_tag(folded[first:stop]):
             return [Piece(text[start:last], " ", PAIR)]
         if not joined(inner) and not any(piece.reason for piece in inner):
             return [_aside(text[start:last], table.UNKNOWN)]
@@ -331,6 +377,12 @@ def _hangul_at(folded: str, at: int) -> bool:
     return "가" <= folded[at : at + 1] <= "힣"
 
 
+def _is_inflected(folded: str, at: int) -> bool:
+    """Whether a particle follows: what stands before it is a word of the sentence."""
+    found = re.compile(r"([가-힣]+)(?![가-힣])").match(folded, at)
+    return found is not None and found[1] in table.PARTICLES
+
+
 def _hangul_before(folded: str, at: int) -> str:
     found = re.search("[가-힣]*$", folded[max(0, at - _FAR) : at])
     return found[0] if found else ""
@@ -344,32 +396,3 @@ def _end_of_word(folded: str, start: int) -> int:
 def _stripped(folded: str, start: int, end: int) -> tuple[int, int]:
     inner = folded[start:end]
     return start + len(inner) - len(inner.lstrip()), end - len(inner) + len(inner.rstrip())
-
-
-def _in_hangul(side: str) -> bool:
-    """Whether a side of a pair is written in Hangul alone, marks aside."""
-    return re.fullmatch(r"[가-힣\s.,?!~+*/]+", side) is not None
-
-
-def _is_tag(side: str) -> bool:
-    """Whether a side of a pair names a sound or a term in Latin letters: `(말)/(idiom)`, `(네)/(noise)`."""
-    return side.isascii() and kind_of(side) in (Kind.EVENT, Kind.TERM)
-
-
-def _spoken_is_left(left: str, right: str) -> bool:
-    """A few corpora write the spoken side first; digits and Latin letters give the written side away."""
-    return _in_hangul(left) and re.search("[0-9A-Za-z]", right) is not None
-
-
-def _is_gloss(word: str, inner: str) -> bool:
-    """Whether the brackets repeat in Hanja the word before them: 대한민국(大韓民國)."""
-    if not word or re.fullmatch("[\u4e00-\u9fff\uf900-\ufaff]+", inner) is None:
-        return False
-    return read_hanja(f"{word}({inner})") == word
-
-
-def _is_time(inner: str, bracket: str) -> bool:
-    """Whether it is the time of a cue; (10:30) in round brackets may be a time that is said."""
-    hours = r"\d{1,2}:\d\d:\d\d([.,:]\d{1,3})?"
-    short = r"(\d{1,3}:\d\d([.,]\d{1,3})?|\d+\.\d+)" if bracket != "(" else hours
-    return re.fullmatch(rf"({hours}|{short})(\s*(-|--?>|~)\s*({hours}|{short}))?", inner) is not None
