@@ -73,7 +73,7 @@ def parts(content: Content, name: str, walks: Mapping[str, Walk]) -> tuple[Kind,
     start = after_tags(content, 0)
     head = content.read(start, SNIFFED)
     kind, notes = kind_of(head), tuple[str, ...]()
-    if kind is None and not start and (start := first_frame(content, 0, head)):
+    if kind is None and not start and (start := first_frame(content.read, 0, head)):
         kind, notes = MP3, (f"begins with {start} bytes that are no audio, left out",)
     if kind is None:
         raise faults.unreadable(
@@ -99,16 +99,19 @@ def parts(content: Content, name: str, walks: Mapping[str, Walk]) -> tuple[Kind,
     return kind, found, notes
 
 
-def first_frame(content: Content, start: int, head: bytes) -> int:
-    """Where MPEG audio begins that was cut in front: within `head`, the bytes at `start`. `start` without."""
+def first_frame(read: Callable[[int, int], bytes], start: int, head: bytes) -> int:
+    """Where MPEG audio begins that was cut in front: within `head`, the bytes at `start`. `start` without.
+
+    `read` gives bytes by position and number.
+    """
     at = -1
     while (at := head.find(b"\xff", at + 1)) >= 0:
         position, chain, like = start + at, 0, mpeg_frame(head[at : at + 4])
         frame = like
-        while frame and like and frame.size > 4 and chain < 6 and alike(frame, like):
+        while frame and like and frame.size > 4 and chain < 4 and alike(frame, like):
             position, chain = position + frame.size, chain + 1
-            frame = mpeg_frame(content.read(position, 4))
-        if chain == 6:
+            frame = mpeg_frame(read(position, 4))
+        if chain == 4:
             return start + at
     return start
 

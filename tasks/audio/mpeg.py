@@ -128,7 +128,7 @@ def _rest(content: Content, walked: _Walked, like: Frame, name: str) -> _Walked:
     near = min(size, rest + 64)
     if next_recording(content, rest, near) != near:
         return walked
-    if first_frame(content, rest, head) == rest and (size - rest <= _ODD or is_text(head)):
+    if first_frame(content.read, rest, head) == rest and (size - rest <= _ODD or is_text(head)):
         return walked
     raise faults.unreadable(
         name, f"an MP3 file that holds no frame at byte {rest}, after {walked.frames} whole ones"

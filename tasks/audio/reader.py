@@ -101,7 +101,11 @@ class AudioFile:
                 self._opened = self._sound(self._parts[0])
             except faults.AudioError as error:
                 # a coding that libsndfile does not know, in a file of true lengths: ffmpeg may know it
-                is_true = len(self._parts) == 1 and not self.notes and _UNKNOWN_CODING.search(error.detail)
+                is_true = (
+                    len(self._parts) == 1
+                    and not self._parts[0].notes
+                    and _UNKNOWN_CODING.search(error.detail)
+                )
                 if kind.name != "Ogg" and not is_true:
                     raise
                 self._parts = []
