@@ -1,5 +1,5 @@
-"""Containers of plain samples, walked by their own structure: WAV, RF64, W64, AIFF, AU, CAF, NIST. No
-command.
+"""Containers of plain samples, walked by their own structure: W64, AIFF, AU, CAF, NIST; and what they have in
+common with WAV (`tasks.audio.riff`). No command.
 
 What a header says of lengths is a promise: held against the bytes that are there, and put right in what
 libsndfile is shown. A definite size that the file does not hold is a cut file; a size that programs write who
@@ -17,7 +17,7 @@ from tasks.audio.content import Content, Piece
 from tasks.audio.layout import Part, is_known_rest, next_recording
 
 _W64_GUID = bytes.fromhex("d311 8cd1 00c0 4f8e db8a")  # the end of all but the first
-_CHUNK = re.compile(rb"[ -~]{4}")
+CHUNK = re.compile(rb"[ -~]{4}")
 _OTHER_FILES = (
     b"RIFF",
     b"RIFX",
@@ -38,7 +38,7 @@ _PLAIN = frozenset(  # codings of AIFF-C whose samples lie as they are
 UNFINISHED = "states no length of its own (piped or unfinished): read to its end"
 
 
-class _Data(NamedTuple):
+class Data(NamedTuple):
     """The samples of a container: from `at`, as long as stated (None: to the end), of `frame` bytes each."""
 
     at: int
@@ -59,7 +59,7 @@ def stated_bytes(size: int, rest: int, bits: int = 32) -> int | None:
     return size
 
 
-def _ending(content: Content, data: _Data) -> tuple[int, str, tuple[str, ...]]:
+def ending(content: Content, data: Data) -> tuple[int, str, tuple[str, ...]]:
     """Where the samples end, what is missing, and what there is to say."""
     rest = content.size - data.at
     if data.stated is None:
@@ -71,12 +71,12 @@ def _ending(content: Content, data: _Data) -> tuple[int, str, tuple[str, ...]]:
     return data.at + data.stated, "", ()
 
 
-def _to_the_end(content: Content, data: _Data, stop: int) -> tuple[int, str, tuple[str, ...]]:
+def to_the_end(content: Content, data: Data, stop: int) -> tuple[int, str, tuple[str, ...]]:
     """For a header that states too little: samples go on where nothing known begins.
 
-    As `_ending`. Where another recording begins among the samples, those of the first are cut short.
+    As `ending`. Where another recording begins among the samples, those of the first are cut short.
     """
-    if fault := _cut_before(content, data, stop):
+    if fault := cut_before(content, data, stop):
         return stop, fault, ()
     for at in (stop, stop + stop % 2):
         if is_known_rest(content, at):
@@ -92,7 +92,7 @@ def _to_the_end(content: Content, data: _Data, stop: int) -> tuple[int, str, tup
     return end, "", (note,)
 
 
-def _cut_before(content: Content, data: _Data, stop: int) -> str:
+def cut_before(content: Content, data: Data, stop: int) -> str:
     """Says so where the samples of a cut file run into the header of the next, whose chunks follow then."""
     if stop >= content.size:
         return ""
@@ -102,63 +102,12 @@ def _cut_before(content: Content, data: _Data, stop: int) -> str:
     return f"another recording begins after {other - data.at} of {stop - data.at} bytes of samples"
 
 
-def walk_wav(content: Content, start: int, name: str) -> Part:
-    """RIFF, RIFX, RF64 and BW64."""
-    order = ">" if content.read(start, 4) == b"RIFX" else "<"
-    kind = "WAV" if content.read(start, 3) == b"RIF" else "RF64"
-    at, frame, large, found = start + 12, 1, None, None
-    while len(head := content.read(at, 8)) == 8:
-        tag, size = head[:4], struct.unpack(order + "I", head[4:])[0]
-        if tag == b"ds64":
-            large = (at + 8, struct.unpack("<Q", content.read(at + 16, 8).ljust(8, b"\0"))[0])
-        if tag == b"fmt ":
-            frame = max(1, struct.unpack(order + "H", content.read(at + 20, 2).ljust(2, b"\0"))[0])
-        if tag == b"data":
-            found = at + 8
-            break
-        if not _CHUNK.match(tag):
-            break
-        at += 8 + size + size % 2
-    if found is None:
-        raise faults.unreadable(name, f"a {kind} file without a data chunk")
-    rest = content.size - found
-    is_large = large is not None and size == 0xFFFFFFFF
-    stated = stated_bytes(large[1], rest, 64) if large and is_large else stated_bytes(size, rest)
-    if stated is None and not size and _chunks_end(content, found, order) == content.size:
-        stated = 0
-    data = _Data(found, stated, frame)
-    stop, fault, notes = _ending(content, data)
-    end = stop
-    if not fault and stated is not None:
-        end = _chunks_end(content, stop, order)
-        if end == stop:
-            stop, fault, notes = _to_the_end(content, data, stop)
-            end = stop
-        else:
-            fault = _cut_before(content, data, stop)
-    length = stop - found
-    if end == stop and length % 2 and content.read(stop, 1) == b"\0":
-        end += 1  # the byte that fills an odd chunk
-    pieces: list[Piece] = [(start, end if end == stop + length % 2 else stop)]
-    if stated != length or large:
-        header = bytearray(content.read(start, found - start))
-        _put(header, 4, order + "I", min(found - start + length - 8, 0xFFFFFFFF))
-        _put(header, found - start - 4, order + "I", min(length, 0xFFFFFFFF))
-        if large:
-            _put(header, 4, order + "I", 0xFFFFFFFF)
-            _put(header, found - start - 4, order + "I", 0xFFFFFFFF)
-            sizes = (found - start + length - 8, length, length // frame)
-            header[large[0] - start : large[0] - start + 24] = struct.pack("<QQQ", *sizes)
-        pieces = [bytes(header), (found, stop)]
-    return Part(kind, start, end, tuple(pieces), None, 0, fault, notes)
-
-
-def _chunks_end(content: Content, at: int, order: str) -> int:
+def chunks_end(content: Content, at: int, order: str) -> int:
     """Where the chunks end that begin here; `at` where none does."""
     while True:
         for begin in (at + at % 2, at):
             head = content.read(begin, 8)
-            if len(head) < 8 or not _CHUNK.match(head) or head[:4] in _OTHER_FILES or head[:3] == b"TAG":
+            if len(head) < 8 or not CHUNK.match(head) or head[:4] in _OTHER_FILES or head[:3] == b"TAG":
                 continue
             size = struct.unpack(order + "I", head[4:])[0]
             if begin + 8 + size <= content.size:
@@ -168,7 +117,8 @@ def _chunks_end(content: Content, at: int, order: str) -> int:
             return at
 
 
-def _put(header: bytearray, at: int, layout: str, value: float) -> None:
+def put(header: bytearray, at: int, layout: str, value: float) -> None:
+    """Writes a number into a header."""
     struct.pack_into(layout, header, at, value)
 
 
@@ -183,17 +133,17 @@ def walk_w64(content: Content, start: int, name: str) -> Part:
             found = at + 24
             rest = content.size - found
             stated = stated_bytes(size - 24 if size >= 24 else 0, rest, 64)
-            data = _Data(found, stated, frame)
-            stop, fault, notes = _ending(content, data)
+            data = Data(found, stated, frame)
+            stop, fault, notes = ending(content, data)
             if not fault and stated is not None:
                 aligned = found + -(-(stop - found) // 8) * 8
                 if _is_w64_chunk(content, aligned):
-                    fault = _cut_before(content, data, stop)
+                    fault = cut_before(content, data, stop)
                 else:
-                    stop, fault, notes = _to_the_end(content, data, stop)
+                    stop, fault, notes = to_the_end(content, data, stop)
             header = bytearray(content.read(start, found - start))
-            _put(header, 16, "<Q", stop - start)
-            _put(header, found - start - 8, "<Q", stop - found + 24)
+            put(header, 16, "<Q", stop - start)
+            put(header, found - start - 8, "<Q", stop - found + 24)
             pieces = (bytes(header), (found, stop))
             return Part("W64", start, _w64_end(content, found, stop), pieces, None, 0, fault, notes)
         if size < 24:
@@ -238,28 +188,28 @@ def walk_aiff(content: Content, start: int, name: str) -> Part:
             stated = stated_bytes(size, rest)
             if stated is not None:
                 stated = max(0, stated - 8 - offset)
-            if size == 8 + offset and rest and _chunks_end(content, found, ">") != content.size:
+            if size == 8 + offset and rest and chunks_end(content, found, ">") != content.size:
                 stated = None  # written before the first sample, and never again
-            data = _Data(found, stated, frame)
-            stop, fault, notes = _ending(content, data)
+            data = Data(found, stated, frame)
+            stop, fault, notes = ending(content, data)
             end = stop
             if not fault and stated is not None:
-                end = _chunks_end(content, stop, ">")
+                end = chunks_end(content, stop, ">")
                 if end == stop:
-                    stop, fault, notes = _to_the_end(content, data, stop)
+                    stop, fault, notes = to_the_end(content, data, stop)
                     end = stop
                 else:
-                    fault = _cut_before(content, data, stop)
+                    fault = cut_before(content, data, stop)
             pieces: tuple[Piece, ...] = ((start, end),)
             if stated != stop - found:
                 header = bytearray(content.read(start, found - start))
-                _put(header, 4, ">I", min(stop - start - 8, 0xFFFFFFFF))
-                _put(header, at - start + 4, ">I", min(stop - found + 8 + offset, 0xFFFFFFFF))
+                put(header, 4, ">I", min(stop - start - 8, 0xFFFFFFFF))
+                put(header, at - start + 4, ">I", min(stop - found + 8 + offset, 0xFFFFFFFF))
                 if comm and is_plain:
-                    _put(header, comm - start + 2, ">I", min((stop - found) // frame, 0xFFFFFFFF))
+                    put(header, comm - start + 2, ">I", min((stop - found) // frame, 0xFFFFFFFF))
                 pieces = (bytes(header), (found, stop))
             return Part("AIFF", start, end, pieces, None, 0, fault, notes)
-        if not _CHUNK.match(tag):
+        if not CHUNK.match(tag):
             break
         at += 8 + size + size % 2
     raise faults.unreadable(name, "an AIFF file without samples")
@@ -275,12 +225,12 @@ def walk_au(content: Content, start: int, name: str) -> Part:
     if offset < 24 or found > content.size:
         raise faults.unreadable(name, "an AU file without samples")
     width = {1: 1, 2: 1, 3: 2, 4: 3, 5: 4, 6: 4, 7: 8, 27: 1}.get(coding, 0)
-    data = _Data(found, stated_bytes(size, content.size - found), max(1, width * channels))
-    stop, fault, notes = _ending(content, data)
+    data = Data(found, stated_bytes(size, content.size - found), max(1, width * channels))
+    stop, fault, notes = ending(content, data)
     if not fault and data.stated is not None:
-        stop, fault, notes = _to_the_end(content, data, stop)
+        stop, fault, notes = to_the_end(content, data, stop)
     header = bytearray(content.read(start, offset))
-    _put(header, 8, order + "I", min(stop - found, 0xFFFFFFFF))
+    put(header, 8, order + "I", min(stop - found, 0xFFFFFFFF))
     return Part("AU", start, stop, (bytes(header), (found, stop)), None, 0, fault, notes)
 
 
@@ -298,26 +248,26 @@ def walk_caf(content: Content, start: int, name: str) -> Part:
             found = at + 16  # behind the edit count
             rest = content.size - found
             stated = stated_bytes(size, rest + 4, 64)
-            data = _Data(found, None if stated is None else max(0, stated - 4), frame)
-            stop, fault, notes = _ending(content, data)
+            data = Data(found, None if stated is None else max(0, stated - 4), frame)
+            stop, fault, notes = ending(content, data)
             end = stop
             if not fault and stated is not None:
                 end, behind = _caf_end(content, stop)
                 table = table or behind
                 if end == stop:
-                    stop, fault, notes = _to_the_end(content, data, stop)
+                    stop, fault, notes = to_the_end(content, data, stop)
                     end = stop
                 else:
-                    fault = _cut_before(content, data, stop)
+                    fault = cut_before(content, data, stop)
             if not fault and not packet[0] and not _table_fits(content, table, packet[1], stop - found):
                 raise faults.unreadable(name, "a CAF file whose table of packets does not fit its samples")
             pieces: tuple[Piece, ...] = ((start, end),)
             if stated != stop - found + 4:
                 header = bytearray(content.read(start, found - start))
-                _put(header, at - start + 4, ">Q", stop - found + 4)
+                put(header, at - start + 4, ">Q", stop - found + 4)
                 pieces = (bytes(header), (found, stop))
             return Part("CAF", start, end, pieces, None, 0, fault, notes)
-        if not _CHUNK.match(tag) or size > content.size:
+        if not CHUNK.match(tag) or size > content.size:
             break
         at += 12 + size
     raise faults.unreadable(name, "a CAF file without samples")
@@ -326,7 +276,7 @@ def walk_caf(content: Content, start: int, name: str) -> Part:
 def _caf_end(content: Content, at: int) -> tuple[int, int]:
     """Where the chunks end that begin here, and where a table of packets is among them (0: nowhere)."""
     table = 0
-    while len(head := content.read(at, 12)) == 12 and _CHUNK.match(head) and head[:4] not in _OTHER_FILES:
+    while len(head := content.read(at, 12)) == 12 and CHUNK.match(head) and head[:4] not in _OTHER_FILES:
         size = struct.unpack(">Q", head[4:])[0]
         if at + 12 + size > content.size:
             break
@@ -369,16 +319,14 @@ def walk_nist(content: Content, start: int, name: str) -> Part:
         )
     found = start + length
     stated = count * channels * width or None
-    data = _Data(found, stated, max(1, channels * width))
-    stop, fault, notes = _ending(content, data)
+    data = Data(found, stated, max(1, channels * width))
+    stop, fault, notes = ending(content, data)
     if not fault and stated is not None:
-        stop, fault, notes = _to_the_end(content, data, stop)
+        stop, fault, notes = to_the_end(content, data, stop)
     return Part("NIST", start, stop, ((start, stop),), None, 0, fault, notes)
 
 
 WALKS = {
-    "WAV": walk_wav,
-    "RF64": walk_wav,
     "W64": walk_w64,
     "AIFF": walk_aiff,
     "AU": walk_au,

@@ -7,6 +7,7 @@ becomes shorter meanwhile is a short read and not a crash.
 
 from __future__ import annotations
 
+import copy
 import hashlib
 import os
 from collections.abc import Sequence
@@ -48,6 +49,12 @@ class Content:
         if self._held is not None:
             return self._held[at : at + count]
         return os.pread(self._file, count, at)
+
+    def until(self, stop: int) -> Content:
+        """The same file as if it ended there; closed with this one."""
+        shorter = copy.copy(self)
+        shorter.size = min(self.size, stop)
+        return shorter
 
     def sha256(self) -> str:
         """Hex SHA-256 of the whole file."""

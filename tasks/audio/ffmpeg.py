@@ -19,11 +19,15 @@ import numpy as np
 
 from tasks.audio import faults
 from tasks.audio.content import Content
+from tasks.audio.layout import after_tags
 
 INSTALL = "install ffmpeg (`apt-get install ffmpeg`, `brew install ffmpeg`) and start the same command again"
 _BETTER = "convert it elsewhere (`ffmpeg -i FILE OTHER.wav`), or " + INSTALL
 _CUT = re.compile(
     r"partial file|prematurely|truncat|end of file|moov atom not found|incomplete", re.IGNORECASE
+)
+_BOXES = frozenset(
+    b"ftyp moov mdat moof mfra free skip wide uuid meta sidx ssix styp emsg prft pdin udta pnot".split()
 )
 _ASF = b"0&\xb2u"  # begins the header of a file
 _AMR_BYTES = {b"#!AMR\n": (13, 14, 16, 18, 20, 21, 27, 32, 6, 1, 1, 1, 1, 1, 1, 1)}
@@ -118,29 +122,53 @@ class Decoding:
         raise faults.unreadable(self._name, f"ffmpeg says of this {self._container}: {reason}")
 
 
-def require_whole(content: Content, start: int, name: str, container: str) -> None:
-    """Raises `AudioError` for what ffmpeg conceals: a last part that is cut, a second file behind."""
+def require_whole(content: Content, start: int, name: str, container: str) -> tuple[str, ...]:
+    """What there is to say of the end of such a file.
+
+    Raises `AudioError` for what ffmpeg conceals: a last part that is cut, a second file behind.
+    """
     at, seen = start, 0
     if container == "AAC (ADTS)":
         while len(head := content.read(at, 7)) == 7 and head[0] == 0xFF and head[1] & 0xF6 == 0xF0:
             at += max(7, (head[3] & 3) << 11 | head[4] << 3 | head[5] >> 5)
+        if (rest := content.size - after_tags(content, at)) > 0:
+            return (f"ends with {rest} bytes that are no AAC frames",)
     elif container == "AMR":
         magic = next((m for m in _AMR_BYTES if content.read(start, len(m)) == m), b"")
         at += len(magic)
         sizes = _AMR_BYTES.get(magic)
         while sizes and (head := content.read(at, 1)):
+            if content.read(at, len(magic)) == magic:
+                raise faults.joined(name, "of which the first alone would be read", at)
             at += sizes[head[0] >> 3 & 15]
     elif container == "MP4 or M4A":
-        while len(head := content.read(at, 16)) >= 8 and any(head):
-            size = int.from_bytes(head[:4], "big")
-            size = int.from_bytes(head[8:16], "big") if size == 1 else size or content.size - at
-            seen = _require_first(head[4:8] == b"ftyp", seen, at, name)
-            at += max(8, size)
+        return _require_boxes(content, start, name)
     elif container == "WMA (ASF)":
         while len(head := content.read(at, 24)) == 24 and any(head):
             size = int.from_bytes(head[16:], "little")
             seen = _require_first(head[:4] == _ASF, seen, at, name)
             at += size if size >= 24 else content.size - at
+    _require_end(content, at, name)
+    return ()
+
+
+def _require_boxes(content: Content, start: int, name: str) -> tuple[str, ...]:
+    """As `require_whole`: the boxes of an MP4 file, and what programs append that is none."""
+    at, seen, known = start, 0, set[bytes]()
+    while len(head := content.read(at, 16)) >= 8 and any(head):
+        if head[4:8] not in _BOXES and {b"moov"} < known:
+            rest = content.size - after_tags(content, at)
+            return (f"ends with {rest} bytes that are no audio, left out",) if rest else ()
+        known.add(head[4:8])
+        size = int.from_bytes(head[:4], "big")
+        size = int.from_bytes(head[8:16], "big") if size == 1 else size or content.size - at
+        seen = _require_first(head[4:8] == b"ftyp", seen, at, name)
+        at += max(8, size)
+    _require_end(content, at, name)
+    return ()
+
+
+def _require_end(content: Content, at: int, name: str) -> None:
     if at > content.size:
         raise faults.truncated(
             name, f"its last part ends {at - content.size} bytes behind the end of the file"

@@ -73,6 +73,16 @@ _NOT_AUDIO = {
     "PVF": (rb"PVF1\n", _UNCHECKED),
     "SDS": (rb"\xf0\x7e.\x01", _UNCHECKED),
     "Psion WVE": (rb"ALawSoundFile\*\*", _UNCHECKED),
+    "MPEG-TS": (rb"G.{187}G.{187}G", _UNCHECKED),
+    "MPEG-TS of a camera": (rb".{4}G.{191}G.{191}G", _UNCHECKED),
+    "MPEG-PS": (rb"\x00\x00\x01\xba", _UNCHECKED),
+    "True Audio (TTA)": (rb"TTA[12]", _UNCHECKED),
+    "Musepack": (rb"(MPCK|MP\+)", _UNCHECKED),
+    "DSD": (rb"(DSD |FRM8.{8}DSD )", _UNCHECKED),
+    "RealMedia": (rb"\.(RMF|ra\xfd)", _UNCHECKED),
+    "OptimFROG": (rb"OFR ", _UNCHECKED),
+    "SoX's own format": (rb"(\.SoX|XoS\.)", _UNCHECKED),
+    "LATM": (rb"\x56[\xe0-\xff].{2,}", _UNCHECKED),
     "Parquet": (rb"PAR1", "name the audio files themselves"),
 }
 _PATTERNS = [

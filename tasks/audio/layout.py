@@ -15,7 +15,7 @@ from typing import NamedTuple
 
 from tasks.audio import faults
 from tasks.audio.content import Content, Piece
-from tasks.audio.kinds import SNIFFED, Kind, id3_bytes, is_text, kind_of
+from tasks.audio.kinds import MP3, SNIFFED, Frame, Kind, id3_bytes, is_text, kind_of, mpeg_frame
 
 _MAGICS = (  # long enough to be no accident among samples; with the distance to where their file begins
     (b"WAVEfmt ", 8),
@@ -71,7 +71,10 @@ def parts(content: Content, name: str, walks: Mapping[str, Walk]) -> tuple[Kind,
         AudioError: not audio, or of an unknown format.
     """
     start = after_tags(content, 0)
-    kind = kind_of(content.read(start, SNIFFED))
+    head = content.read(start, SNIFFED)
+    kind, notes = kind_of(head), tuple[str, ...]()
+    if kind is None and not start and (start := first_frame(content.read, 0, head)):
+        kind, notes = MP3, (f"begins with {start} bytes that are no audio, left out",)
     if kind is None:
         raise faults.unreadable(
             name,
@@ -82,7 +85,6 @@ def parts(content: Content, name: str, walks: Mapping[str, Walk]) -> tuple[Kind,
     if kind.by == "":
         raise faults.unreadable(name, f"it is {kind.name}", next_step=kind.next_step)
     found: list[Part] = []
-    notes: tuple[str, ...] = ()
     this: Kind | None = kind
     while this is not None and this.by == "libsndfile":
         part = walks[this.name](content, start, name)
@@ -90,16 +92,41 @@ def parts(content: Content, name: str, walks: Mapping[str, Walk]) -> tuple[Kind,
         start = after_tags(content, part.stop)
         this = kind_of(content.read(start, SNIFFED)) if start < content.size else None
         if start < content.size and (this is None or this.by != "libsndfile") and not part.fault:
-            notes = (f"ends with {content.size - start} bytes that are no audio, left out",)
+            notes = (
+                *notes,
+                f"ends with {content.size - start} bytes that are no audio, left out",
+            )
     return kind, found, notes
+
+
+def first_frame(read: Callable[[int, int], bytes], start: int, head: bytes) -> int:
+    """Where MPEG audio begins that was cut in front: within `head`, the bytes at `start`. `start` without.
+
+    `read` gives bytes by position and number.
+    """
+    at = -1
+    while (at := head.find(b"\xff", at + 1)) >= 0:
+        position, chain, like = start + at, 0, mpeg_frame(head[at : at + 4])
+        frame = like
+        while frame and like and frame.size > 4 and chain < 4 and alike(frame, like):
+            position, chain = position + frame.size, chain + 1
+            frame = mpeg_frame(read(position, 4))
+        if chain == 4:
+            return start + at
+    return start
+
+
+def alike(frame: Frame, like: Frame) -> bool:
+    """Whether frames may be of one recording."""
+    return (frame.rate_hz, frame.layer) == (like.rate_hz, like.layer)
 
 
 def after_tags(content: Content, at: int) -> int:
     """Where what follows begins: zeros to the end, ID3, APE and Lyrics tags are passed over."""
     while at < content.size:
         head = content.read(at, 32)
-        if head[:3] == b"TAG" and content.size - at in (128, 128 + 227):
-            at = content.size
+        if head[:3] == b"TAG" and (content.size - at in (128, 128 + 227) or _is_id3v1(content, at)):
+            at += 227 if content.read(at + 227, 3) == b"TAG" else 128
         elif size := id3_bytes(head):
             at += size
         elif head[:8] == b"APETAGEX":
@@ -114,6 +141,15 @@ def after_tags(content: Content, at: int) -> int:
         else:
             break
     return min(at, content.size)
+
+
+def _is_id3v1(content: Content, at: int) -> bool:
+    """Whether the tag that begins here was cut, or has another file behind it; 0 is no place for one."""
+    if not at or content.size - at < 128:
+        return at > 0
+    following = content.read(at + 128, 16)
+    is_tag = following[:3] in (b"ID3", b"TAG") or following[:8] == b"APETAGEX"
+    return is_tag or not any(following) or kind_of(following) is not None
 
 
 def _ape_end(content: Content, at: int) -> int:

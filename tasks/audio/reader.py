@@ -23,7 +23,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import soundfile
 
-from tasks.audio import chunks, faults, ffmpeg, streams
+from tasks.audio import chunks, faults, ffmpeg, mpeg, riff, streams
 from tasks.audio.channels import Balance, chosen_note
 from tasks.audio.content import Content, View
 from tasks.audio.layout import Part, after_tags, parts
@@ -33,8 +33,10 @@ BLOCK_FRAMES = 1 << 16  # of the file, at its own rate
 RATES_HZ = (1_000, 768_000)
 _MOST_VALUES = 1 << 22  # of a block, whatever the number of channels
 _UNKNOWN = 1 << 62
-_UNKNOWN_CODING = re.compile("unsupported|unimplemented|not implemented|unknown", re.IGNORECASE)
-_WALKS = {**chunks.WALKS, **streams.WALKS}
+_UNKNOWN_CODING = re.compile(
+    "unsupported|unimplemented|not implemented|unknown|malformed 'fmt", re.IGNORECASE
+)
+_WALKS = {**riff.WALKS, **chunks.WALKS, **streams.WALKS, **mpeg.WALKS}
 
 
 class _Forward(soundfile.SoundFile):  # type: ignore[misc]  # the package has no types
@@ -99,12 +101,17 @@ class AudioFile:
                 self._opened = self._sound(self._parts[0])
             except faults.AudioError as error:
                 # a coding that libsndfile does not know, in a file of true lengths: ffmpeg may know it
-                is_true = len(self._parts) == 1 and not self.notes
-                if not is_true or (kind.name != "Ogg" and not _UNKNOWN_CODING.search(error.detail)):
+                is_true = (
+                    len(self._parts) == 1
+                    and not self._parts[0].notes
+                    and _UNKNOWN_CODING.search(error.detail)
+                )
+                if kind.name != "Ogg" and not is_true:
                     raise
                 self._parts = []
         if self._opened is None:
-            ffmpeg.require_whole(self.content, after_tags(self.content, 0), self.name, kind.name)
+            start = after_tags(self.content, 0)
+            self.notes += ffmpeg.require_whole(self.content, start, self.name, kind.name)
             self._decoding = ffmpeg.Decoding(self.path, self.name, kind.name)
             self.rate_hz, self.channels = self._decoding.rate_hz, self._decoding.channels
             self.notes = (*self.notes, f"is {kind.name}, decoded by ffmpeg")
@@ -145,6 +152,8 @@ class AudioFile:
             if part.stated and not part.slack:
                 total += part.stated
                 continue
+            if part.slack and part.notes:  # an index that is not true
+                return None
             if part is self._parts[0] and self._opened is not None:
                 frames = self._opened.frames
             else:

@@ -1,18 +1,17 @@
-"""Coded streams, walked frame by frame or page by page: FLAC, Ogg, MP3. No command.
+"""Coded streams, walked frame by frame or page by page: FLAC, Ogg (MP3: `tasks.audio.mpeg`). No command.
 
 Their lengths are counted and not believed: the last FLAC frame says where it lies, Ogg pages are numbered and
-have checksums and an end mark, MP3 frames have sizes.
+have checksums and an end mark.
 """
 
 from __future__ import annotations
 
 import struct
 import zlib
-from typing import NamedTuple
 
 from tasks.audio import faults
-from tasks.audio.content import Content, Piece
-from tasks.audio.kinds import SNIFFED, Frame, id3_bytes, kind_of, mpeg_frame
+from tasks.audio.content import Content
+from tasks.audio.kinds import SNIFFED, kind_of
 from tasks.audio.layout import Part, after_tags, next_recording
 
 _REVERSED = bytes(int(f"{byte:08b}"[::-1], 2) for byte in range(256))
@@ -191,7 +190,8 @@ def ogg_checksum(page: bytes) -> int:
 def walk_ogg(content: Content, start: int, name: str) -> Part:
     """Ogg of any codec: every page in its place, up to the end mark or the next chain."""
     at, is_ended, numbers, begun = start, set[int](), dict[int, int](), False
-    fault = ""
+    last = start
+    fault, goes_on = "", dict[int, bool]()  # whether a packet goes on in the next page
     while at < content.size:
         head = content.read(at, 27)
         if head[:4] != b"OggS":
@@ -217,90 +217,32 @@ def walk_ogg(content: Content, start: int, name: str) -> Part:
             raise faults.unreadable(name, f"an Ogg file whose page at byte {at} is damaged")
         if serial in numbers and number != numbers[serial] + 1:
             raise faults.unreadable(name, f"an Ogg file that lacks pages before byte {at}")
-        numbers[serial] = number
+        numbers[serial], last = number, at
+        goes_on[serial] = table[-1:] == b"\xff"
         begun = begun or not flags & 2
         if flags & 4:
             is_ended.add(serial)
         at += length
+    notes: tuple[str, ...] = ()
     if not fault and not is_ended >= set(numbers):
-        fault = "its end mark is missing"
-    return Part("Ogg", start, at, ((start, at),), None, 0, fault)
+        is_stream = (at == content.size or head[5:6] == b"\x02") and not any(goes_on.values())
+        if is_stream:
+            notes = ("has no end mark, as a stream: read to the end of its last whole page",)
+        fault = "" if is_stream else "its end mark is missing"
+        if is_stream:
+            return Part(
+                "Ogg", start, at, ((start, last), _with_end(content.read(last, at - last))), notes=notes
+            )
+    return Part("Ogg", start, at, ((start, at),), fault=fault)
 
 
-class _Walked(NamedTuple):
-    """MP3 frames: where the first begins, where the last ends, how many, and what is missing."""
-
-    first: int
-    stop: int
-    frames: int
-    fault: str
-
-
-def walk_mp3(content: Content, start: int, name: str) -> Part:
-    """MPEG audio: frames counted, the index in the first one held against the count."""
-    frame = mpeg_frame(content.read(start, 4))
-    if frame is None:
-        raise faults.unreadable(name, "an MP3 file without frames")
-    index, flags_at = _index(content, start, frame)
-    walked = _walk_frames(content, start + frame.size if index else start, frame, name)
-    count, notes = walked.frames, tuple[str, ...]()
-    fault = walked.fault
-    if index:
-        flags, stated = struct.unpack(">II", content.read(flags_at, 8).ljust(8, b"\0"))
-        # some encoders count the index too, and players allow for it
-        if index in (b"Xing", b"Info") and flags & 1 and stated > count + 1 and not fault:
-            fault = f"{count} of {stated} frames"
-        if index in (b"Xing", b"Info") and flags & 1 and stated < count:
-            notes = (f"states {stated} frames and holds {count}: all were read",)
-            header = bytearray(content.read(start, frame.size))
-            struct.pack_into(">I", header, flags_at + 4 - start, count)
-            pieces: tuple[Piece, ...] = (bytes(header), (walked.first, walked.stop))
-        else:
-            pieces = ((start, walked.stop),)
-    else:
-        # The decoder guesses a length from that of the file and stops there: zeros behind, which are never
-        # read, make the guess too long.
-        pieces = ((walked.first, walked.stop), 2 * count * frame.size + (1 << 16))
-        return Part("MP3", start, walked.stop, pieces, count * frame.samples, 0, fault, notes)
-    slack = 4 * frame.samples + 2 * 1105  # what encoder and decoder add, which an index says to leave out
-    return Part("MP3", start, walked.stop, pieces, count * frame.samples, slack, fault, notes)
+def _with_end(page: bytes) -> bytes:
+    """A page with the end mark, without which the length that it states would be a fault."""
+    found = bytearray(page)
+    found[5] |= 4
+    found[22:26] = bytes(4)
+    found[22:26] = struct.pack("<I", ogg_checksum(bytes(found)))
+    return bytes(found)
 
 
-def _index(content: Content, at: int, frame: Frame) -> tuple[bytes, int]:
-    """Xing, Info or VBRI in the first frame, and where its flags lie."""
-    for where in (at + 4 + frame.side, at + 6 + frame.side):
-        if (tag := content.read(where, 4)) in (b"Xing", b"Info"):
-            return tag, where + 4
-    return (b"VBRI", at + 40) if content.read(at + 36, 4) == b"VBRI" else (b"", 0)
-
-
-def _walk_frames(content: Content, at: int, like: Frame, name: str) -> _Walked:
-    first, count = at, 0
-    held, base = b"", at
-    while at < content.size:
-        if at + 64 > base + len(held) and base + len(held) < content.size:
-            held, base = content.read(at, 1 << 18), at
-        head = held[at - base : at - base + 4]
-        frame = mpeg_frame(head)
-        if frame is None or (frame.rate_hz, frame.layer) != (like.rate_hz, like.layer):
-            break
-        if count and _index(content, at, frame)[0]:
-            return _Walked(first, at, count, "")  # another file
-        if at + frame.size > content.size:
-            return _Walked(first, content.size, count, f"it ends within a frame, after {count} whole ones")
-        at += frame.size
-        count += 1
-    rest = after_tags(content, at)
-    head = content.read(rest, 16)
-    if rest >= content.size or (rest > at and (mpeg_frame(head) or id3_bytes(head))):
-        return _Walked(first, at, count, "")
-    if content.size - rest < 16 and mpeg_frame(head.ljust(4, b"\0")) is None and head[:1] == b"\xff":
-        return _Walked(first, at, count, f"it ends within a frame, after {count} whole ones")
-    if mpeg_frame(head) or next_recording(content, rest, min(content.size, rest + 64)) != min(
-        content.size, rest + 64
-    ):
-        return _Walked(first, at, count, "")
-    raise faults.unreadable(name, f"an MP3 file that holds no frame at byte {rest}, after {count} whole ones")
-
-
-WALKS = {"FLAC": walk_flac, "Ogg": walk_ogg, "MP3": walk_mp3}
+WALKS = {"FLAC": walk_flac, "Ogg": walk_ogg}

@@ -69,9 +69,35 @@ def test_what_lies_behind_the_samples_of_a_piped_wav_is_not_heard_as_sound() -> 
     assert len(heard(content + listed)[0]) == len(WAVE)
     found, notes = heard(content + content)
     assert len(found) == 2 * len(WAVE) and "one behind the other" in notes[0]
-    for behind in (encoded("WAV", rate_hz=8_000), listed + content):
+    assert len(heard(content + listed + content)[0]) == 2 * len(WAVE)
+    for behind in (encoded("WAV", rate_hz=8_000), listed + b"?" + content, encoded("FLAC")):
         with pytest.raises(DataError, match="one behind the other"):
             heard(content + behind)
+
+
+def test_samples_in_a_second_chunk_of_a_piped_wav_are_heard_and_said() -> None:
+    content = encoded("WAV")
+    at = content.index(b"data")
+    samples = content[at + 8 :]
+    odd = b"LIST\5\0\0\0INFOa\0"
+    for between in (b"", odd):
+        parts = [b"data" + struct.pack("<I", len(part)) + part for part in (samples[:3_000], samples[3_000:])]
+        found, notes = heard(content[:at] + parts[0] + between + parts[1])
+        assert np.array_equal(found, heard(content)[0])
+        assert len(notes) == 1 and "more than one chunk" in notes[0]
+
+
+def test_a_stream_without_a_sample_is_no_silence() -> None:
+    content = encoded("WAV", np.zeros(0))
+    for nothing in (b"", content, content[: content.index(b"data") + 8]):
+        with pytest.raises(DataError, match=r"empty|zero length"):
+            heard(nothing)
+
+
+def test_a_piped_mp3_that_begins_within_a_frame_is_not_taken_for_raw_samples() -> None:
+    content = encoded("MP3")
+    found, notes = heard(content[content.index(content[:2], 2) + 50 :])
+    assert len(found) == pytest.approx(len(WAVE), abs=3_000) and "no audio" in notes[0]
 
 
 def test_a_wav_that_breaks_off_is_said_to_after_what_was_heard() -> None:

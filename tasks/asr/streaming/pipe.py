@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 import struct
 from collections.abc import Iterator
-from typing import IO, Any, NamedTuple
+from typing import IO, Any, Literal, NamedTuple
 
 import numpy as np
 import soundfile
@@ -15,7 +15,8 @@ from tasks.asr.recordings.clipping import Clipping
 from tasks.asr.recordings.recording import Heard
 from tasks.audio import faults
 from tasks.audio.channels import Balance, chosen_note, to_mono
-from tasks.audio.chunks import UNFINISHED, stated_bytes
+from tasks.audio.chunks import CHUNK, UNFINISHED, stated_bytes
+from tasks.audio.kinds import kind_of
 from tasks.audio.reader import RATES_HZ
 from tasks.data.audio import SAMPLE_RATE_HZ
 from tasks.errors import DataError
@@ -77,6 +78,7 @@ class PipedWav:
 
     def _header(self) -> tuple[Layout | None, int]:
         order = ">" if self.taken[-12:-8] == b"RIFX" else "<"
+        self._order: Literal["big", "little"] = "big" if order == ">" else "little"
         layout = None
         while len(head := self._stream.read(8)) == 8:
             self.taken += head
@@ -126,29 +128,60 @@ class PipedWav:
             raise faults.truncated(self._name, how)
         if rest:
             raise _half_a_sample(self._name, len(rest), frame, "send whole samples")
+        if not heard.frames:
+            raise faults.no_samples(self._name)
 
     def _behind(self, heard: Heard) -> int | None:
-        """Reads on behind the samples: how many bytes of them another WAV file has; None for the end."""
-        head = self._stream.read(12)
-        if len(head) == 12 and head[:4] in (b"RIFF", b"RIFX") and head[8:] == b"WAVE":
-            self.taken = head
-            own = self._layout
-            layout, size = self._header()
-            if layout != own:
-                raise faults.joined(self._name, "of other rates, channels or codings", 0)
-            note = "holds recordings one behind the other: all were read"
-            heard.notes = (*(n for n in heard.notes if n != note), note)
-            return stated_bytes(size, 1) or 1 << 62
-        count, printable = len(head), all(32 <= byte < 127 for byte in head[:4])
-        anything = any(head)
-        while part := self._stream.read(1 << 16):
+        """Reads on behind the samples: how many bytes of them follow, in another chunk or another file.
+
+        None for the end. Raises `DataError` for other recordings, and for what is no chunk.
+        """
+        head = self._stream.read(8)
+        while len(head) == 8:
+            if head[:1] == b"\0" and CHUNK.match(head[1:5]):  # the byte that fills an odd chunk
+                head = head[1:] + self._stream.read(1)
+            size = int.from_bytes(head[4:], self._order)
+            if head[:4] in (b"RIFF", b"RIFX"):
+                return self._next_file(head + self._stream.read(4), heard)
+            if head[:4] == b"data":
+                _note(heard, "holds its samples in more than one chunk: all were read")
+                return size
+            if not CHUNK.match(head) or size > _LONGEST_HEADER or kind_of(head) is not None:
+                break
+            self._stream.read(size)
+            head = self._stream.read(8)
+        self._require_no_sound(head)
+        return None
+
+    def _next_file(self, head: bytes, heard: Heard) -> int:
+        """Reads the header of another WAV file; its bytes of samples."""
+        self.taken, own = head, self._layout
+        layout, size = self._header()
+        if layout != own:
+            raise faults.joined(self._name, "of other rates, channels or codings", 0)
+        _note(heard, "holds recordings one behind the other: all were read")
+        return stated_bytes(size, 1) or 1 << 62
+
+    def _require_no_sound(self, head: bytes) -> None:
+        """Reads to the end; text, tags and zeros are no sound."""
+        head += self._stream.read(4096 - len(head))
+        kind = kind_of(head)
+        if kind is not None and kind.by and kind.name != "AC-3":
+            raise faults.joined(self._name, f"({kind.name} behind WAV)", 0)
+        printable = all(32 <= byte < 127 for byte in head[:4])
+        count, anything, part = 0, False, head
+        while part:
             count += len(part)
             anything = anything or any(part)
             if b"WAVEfmt " in part:
                 raise faults.joined(self._name, "with something between them", 0)
+            part = self._stream.read(1 << 16)
         if anything and not printable:
             raise faults.truncated(self._name, f"its header states {count} bytes less than there are")
-        return None
+
+
+def _note(heard: Heard, note: str) -> None:
+    heard.notes = (*(n for n in heard.notes if n != note), note)
 
 
 class _Mono:

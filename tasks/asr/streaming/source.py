@@ -22,6 +22,7 @@ from tasks.asr.recordings.recording import Heard
 from tasks.asr.streaming.pipe import PipedWav, RawSamples
 from tasks.audio import faults
 from tasks.audio.kinds import SNIFFED, Kind, id3_bytes, kind_of
+from tasks.audio.layout import first_frame
 from tasks.audio.reader import open_audio
 from tasks.data.audio import SAMPLE_RATE_HZ
 from tasks.errors import DataError, MissingDependencyError
@@ -58,6 +59,8 @@ def from_bytes(
         if wav.is_plain:
             return _in_blocks(wav.blocks(clipping, heard))
         return _stored(wav.taken, stream, clipping, heard)
+    if not first:
+        raise faults.empty(STANDARD_INPUT)
     first += stream.read(SNIFFED - len(first)) if len(first) == 12 else b""
     tag = id3_bytes(first)
     kind: Kind | None = None if tag else kind_of(first)
@@ -65,7 +68,8 @@ def from_bytes(
         kind = None
     if kind is not None and kind.by == "":
         raise faults.unreadable(STANDARD_INPUT, f"it is {kind.name}", next_step=kind.next_step)
-    if tag or kind is not None:
+    is_cut = kind is None and first_frame(lambda at, count: first[at : at + count], 0, first) > 0
+    if tag or kind is not None or is_cut:
         return _stored(first, stream, clipping, heard)
     return _in_blocks(RawSamples(stream, first, STANDARD_INPUT, _CONVERT).blocks(clipping))
 
