@@ -93,7 +93,11 @@ def test_recordings_that_are_lost_or_cut_are_said_and_the_advice_works(own: Path
     for number in range(5):
         (own / f"{number}.wav").unlink()
     said = refused(*SOURCE)
-    assert "5 of 60 recordings looked for are not there, as in line 2 of rows.csv: '0.wav', looked for as" in said and "restore the files" in said
+    assert (
+        "5 of 60 recordings looked for are not there, as in line 2 of rows.csv: '0.wav', looked for as"
+        in said
+        and "restore the files" in said
+    )
     for path in kept.glob("*.wav"):
         whole = path.read_bytes()
         (own / path.name).write_bytes(whole[: len(whole) // 2])
