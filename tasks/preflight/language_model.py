@@ -205,11 +205,9 @@ def look_at_adapter(subject: Subject) -> Iterator[Finding]:
         return
     if params.blocks > config["num_hidden_layers"]:
         total = config["num_hidden_layers"]
-        raise SettingsError(
-            "params.yaml",
-            [f"train_llm.blocks: {params.blocks}, but the model has {total}"],
-            f"set it to at most {total}, or to 0 for all of them",
-        )
+        wrong = [f"train_llm.blocks: {params.blocks}, but the model has {total}"]
+        advice = f"set it to at most {total}, or to 0 for all of them"
+        yield fault(ADAPTER, SettingsError("params.yaml", wrong, advice))
     if params.kernels == "on":
         _require_kernels(str(config["model_type"]))
     champion = _champion(subject) if params.from_champion else None

@@ -59,6 +59,18 @@ def test_wrong_settings_hide_no_other_fault(project: Path, malgil: Any) -> None:
     assert "corpus.seed" in ended.stdout and "models/none" in ended.stdout and "2 faults" in ended.stdout
 
 
+def test_a_wrong_setting_hides_no_fault_of_its_own_section(refused: Any) -> None:
+    said = refused(
+        *("train_asr.steps=-1", "train_asr.encoder=models/none", "train_asr.colour=red"),
+        *("corpus.source=manifest", "corpus.manifest=none.csv"),
+        *("train_llm.blocks=99", "train_llm.initial=none", "train_llm.seed=x"),
+    )
+    for fault in ("train_asr.steps", "train_asr.colour", "models/none", "none.csv", "train_llm.seed"):
+        assert fault in said, fault
+    assert "train_llm.blocks: 99, but the model has 30" in said and "the adapter in none" in said
+    assert "AttributeError" not in said and "Unknown" not in said
+
+
 def test_the_built_in_example_is_checked_in_seconds_and_again_in_less(project: Path, malgil: Any) -> None:
     first = json.loads(malgil("check", "--json").stdout)
     assert first["ok"] and first["seconds"] < 30
