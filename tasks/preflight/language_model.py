@@ -248,7 +248,8 @@ def shape_of(name: str) -> Mapping[str, Any] | None:
     except MalgilError:
         return None  # the check of the base model says so
     known = isinstance(config, dict) and config.get("model_type") == BUILTIN["model_type"]
-    return config if known and config.keys() >= BUILTIN.keys() - _HAVE_DEFAULTS else None
+    numbers = [name for name in BUILTIN if isinstance(BUILTIN[name], int) and name not in _HAVE_DEFAULTS]
+    return config if known and all(type(config.get(name)) is int for name in numbers) else None
 
 
 def adapter_shapes(config: Mapping[str, Any], rank: int) -> dict[str, tuple[int, ...]]:

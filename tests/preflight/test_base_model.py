@@ -129,6 +129,17 @@ def test_a_family_that_nobody_knows_is_one_fault(base: Path, refused: Any) -> No
     assert "no profile for it; known: llama" in refused(*GOOD, line="llm")
 
 
+def test_a_config_of_words_for_numbers_is_one_fault_and_nothing_unlooked_at(
+    base: Path, checked: Any, refused: Any
+) -> None:
+    config = json.loads((base / "config.json").read_text())
+    for value in ("2", None, True, 1.5):
+        (base / "config.json").write_text(json.dumps({**config, "num_hidden_layers": value}))
+        said = refused(*GOOD, line="llm")
+        assert said.count("Next:") == 1 and "base cannot be loaded" in said
+        assert not [one for one in checked(*GOOD, line="llm") if "could not be looked at" in one.what]
+
+
 def test_values_beyond_float16_are_known_before_merging(base: Path, refused: Any) -> None:
     weights = load_file(base / "model.safetensors")
     for dtype in (torch.bfloat16, torch.float32):
