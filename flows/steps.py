@@ -168,6 +168,22 @@ def make(stage: str, environment: Mapping[str, str] | None = None, *, known_fres
     )
 
 
+def has_commands(speech: Path) -> bool:
+    """Whether both test splits of the prepared speech have utterances with a tool call: else there is no road
+    to drive down, and its stage would refuse. True where that cannot be read: the stage says why.
+    """
+    import pyarrow as pa
+    import pyarrow.compute as pc
+    import pyarrow.parquet as pq
+
+    try:
+        table = pq.read_table(speech / "utterances.parquet", columns=["split", "tool_call"])
+    except (OSError, pa.ArrowException):
+        return True
+    called = table.filter(pc.field("tool_call").is_valid() & (pc.field("tool_call") != ""))
+    return set(called["split"].to_pylist()) >= {"test_sentences", "test_voices"}
+
+
 def is_fresh(stage: str) -> bool:
     """Whether DVC finds a stage's code, values, inputs and outputs as its lock file says."""
     from dvc.exceptions import DvcException

@@ -90,7 +90,7 @@ def build_summary(
         "data": data_figures(build),
         "asr": asr_figures(read_json(asr)) if asr.is_file() else None,
         "llm": llm_figures(read_json(llm), params.evaluate_road.quantisation) if llm.is_file() else None,
-        "end_to_end": road_figures(read_json(road)) if road.is_file() else None,
+        "end_to_end": road_figures(read_json(road)) if road.is_file() and "evaluate_road" in stages else None,
         "release": {line: dict(result) for line, result in results.items()},
         "stages": {name: stage.summary() for name, stage in stages.items()},
         "report": report.as_posix(),

@@ -111,7 +111,25 @@ def config_refusals(config: Mapping[str, Any]) -> list[ModelError]:
     ]
     if {"full_attention"} < {"full_attention", *(config.get("layer_types") or ())}:
         found.append(ModelError("layer_types in config.json", "only full attention is converted", _ANOTHER))
-    return [*found, *_rope_refusals(config)]
+    return [*found, *_number_refusals(config), *_rope_refusals(config)]
+
+
+def _number_refusals(config: Mapping[str, Any]) -> Iterator[ModelError]:
+    """Numbers that llama.cpp's file holds in 32 bits, or that no model computes with."""
+    rope = config.get("rope_parameters") or {}
+    asked = {
+        "max_position_embeddings": (config.get("max_position_embeddings", 1), 1, 2**31 - 1),
+        "rms_norm_eps": (config.get("rms_norm_eps", 1e-6), 1e-38, 1e11),
+        "rope_parameters.rope_theta": (rope.get("rope_theta", 1e4), 1e-6, 1e11),
+        "rope_parameters.factor": (rope.get("factor"), 1e-6, 1e9),
+    }
+    for name, (value, least, most) in asked.items():
+        if isinstance(value, int | float) and (isinstance(value, bool) or not least <= value <= most):
+            yield ModelError(
+                f"{name} = {value!r} in config.json",
+                f"must be a number from {least:g} to {most:g}",
+                "correct config.json of the base model, from where it came",
+            )
 
 
 def _rope_refusals(config: Mapping[str, Any]) -> Iterator[ModelError]:

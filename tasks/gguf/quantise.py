@@ -14,6 +14,7 @@ from tasks.gguf.convert import FILE_NAME
 from tasks.progress import track
 from tasks.settings import QuantiseLlm
 from tasks.stage import run_stage
+from tasks.weights.gguf_header import check_gguf
 
 FILE_TYPES = {"Q4_0": 2, "Q8_0": 7, "Q4_K_M": 15, "Q5_K_M": 17, "Q6_K": 18}  # llama.cpp, enum llama_ftype
 log = logging.getLogger("malgil.quantise")
@@ -46,10 +47,11 @@ def quantise_file(source: Path, target: Path, quantisation: str) -> None:
     """Quantises one file.
 
     Raises:
-        ModelError: llama.cpp refused `source`.
+        ModelError: `source` is no whole GGUF, or llama.cpp refused it.
     """
     from cyllama.llama import llama_cpp
 
+    check_gguf(source)  # llama.cpp ends the process on some files that are none
     llama_cpp.disable_logging()
     settings = llama_cpp.LlamaModelQuantizeParams()
     settings.ftype = FILE_TYPES[quantisation]

@@ -120,7 +120,7 @@ def evaluate(
         speech: prepared audio. prepared: folder with tools.json.
 
     Raises:
-        DataError: a split is empty or a row has no tool call. ModelError, ArtifactError: a shipped file
+        DataError: a split is empty or no row of it has a tool call. ModelError, ArtifactError: a shipped file
             is missing or damaged.
     """
     tools = load_tools(prepared / "tools.json")
@@ -168,9 +168,24 @@ def _drive(
     tools: Tools,
     known: Mapping[str, str],
 ) -> list[dict[str, Any]]:
-    """The utterances of one split, evenly spaced so that every voice has its share."""
+    """The commands of one split, evenly spaced so that every voice has its share."""
     rows, store = audio.split(split)
-    places = np.linspace(0, len(rows) - 1, min(params.utterances, len(rows))).round().astype(int).tolist()
+    commands = np.flatnonzero((rows["tool_call"].fillna("") != "").to_numpy())
+    if len(commands) < len(rows):
+        log.info(
+            "%s: %d of %d utterances have a tool call; the others are no commands",
+            split,
+            len(commands),
+            len(rows),
+        )
+    if not len(commands):
+        raise DataError(
+            f"no utterance of {split} has a tool_call",
+            "the road leads from a spoken command to its tool call",
+            "fill the column tool_call of the manifest, or leave this stage out: `malgil run` does",
+        )
+    chosen = np.linspace(0, len(commands) - 1, min(params.utterances, len(commands))).round().astype(int)
+    places = commands[chosen].tolist()
     heard = [
         recogniser.transcribe([store.clip(place)])[0]
         for place in track(places, f"listen {split}", unit="utterances")

@@ -9,33 +9,16 @@ from typing import Any
 
 import torch
 from peft import set_peft_model_state_dict
-from safetensors.torch import load_file
 
-from tasks.errors import ModelError, SettingsError
+from tasks.errors import SettingsError
 from tasks.inference.loading import load_model
 from tasks.llm.attention import PACKED
 from tasks.llm.hardware import Kernels, choose_kernels, use_kernels
 from tasks.llm.lora import add_lora, block_of, blocks_of
 from tasks.settings import LlmTraining
-from tasks.weights.adapters import WEIGHTS, read_adapter
-from tasks.weights.whole import require_finite, require_whole
+from tasks.weights.adapters import WEIGHTS, read_initial
 
 __all__ = ["WEIGHTS", "adapted_model"]
-# settings of PEFT by which an adapter computes something else than rank and alpha say
-_OTHER_KINDS = (
-    "alora_invocation_tokens",
-    "alpha_pattern",
-    "bias",
-    "lora_bias",
-    "modules_to_save",
-    "rank_pattern",
-    "target_parameters",
-    "trainable_token_indices",
-    "use_dora",
-    "use_rslora",
-    "fan_in_fan_out",
-    "layer_replication",
-)
 log = logging.getLogger("malgil.train_llm")
 
 
@@ -94,38 +77,11 @@ def _go_on_from(model: Any, folder: Path, params: LlmTraining) -> None:
 
     One that was trained on some blocks says so in its configuration; the others stay fresh.
     """
-    adapter = read_adapter(folder)
-    rank, alpha = adapter.config["r"], adapter.config["lora_alpha"]
-    if (rank, alpha) != (params.rank, params.alpha):
-        raise ModelError(
-            f"the adapter in {folder} has rank {rank} and alpha {alpha:g}",
-            f"an adapter goes on with its own; the settings say {params.rank} and {params.alpha:g}",
-            "set train_llm.rank and train_llm.alpha to the adapter's, or train_llm.initial to another",
-        )
-    if other := sorted(
-        name for name in _OTHER_KINDS if adapter.config.get(name) not in (None, False, {}, "none")
-    ):
-        raise ModelError(
-            f"the adapter in {folder} is of another kind ({', '.join(other)})",
-            "a training goes on from plain LoRA with one rank and one scale",
-            "set train_llm.initial to an adapter that a training here wrote, or leave it empty",
-        )
-    layers = adapter.config.get("layers_to_transform")
-    blocks = None if layers is None else set(layers if isinstance(layers, list) else [layers])
     own = {
         name.replace(".default.weight", ".weight"): tuple(weight.shape)
         for name, weight in model.state_dict().items()
-        if ".lora_" in name and (blocks is None or block_of(name) in blocks)
+        if ".lora_" in name
     }
-    require_whole(
-        own,
-        adapter.shapes(),
-        where=f"the adapter in {folder}",
-        next_step="set train_llm.initial to an adapter of this base model, or leave it empty",
-    )
-    weights = load_file(folder / WEIGHTS)
-    require_finite(
-        weights, where=f"the adapter in {folder}", next_step="set train_llm.initial to another adapter"
-    )
+    weights = read_initial(folder, own, rank=params.rank, alpha=params.alpha)
     set_peft_model_state_dict(model, {name: weight.float() for name, weight in weights.items()})
     log.info("going on from the adapter in %s", folder)

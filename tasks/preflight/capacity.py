@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from tasks.errors import CapacityError, MalgilError, explain_os_error
+from tasks.named_files import files_named_by
 from tasks.preflight.finding import Check, Finding, Subject, fault, ok, warning
 
 UTTERANCE_S, BYTES_PER_S = 2.5, 32_000  # of the built-in corpus; 16-bit samples at 16 kHz
@@ -96,16 +97,17 @@ def corpus_bytes(subject: Subject) -> float:
     if corpus.source == "builtin":
         utterances = corpus.train_utterances + 2 * corpus.test_utterances + corpus.ood_utterances
         return utterances * UTTERANCE_S * BYTES_PER_S
-    name = {"manifest": str(Path(corpus.manifest).parent), "folder": corpus.folder, "hub": corpus.hub}[
-        corpus.source
-    ]
-    folder, size = Path(name), 0.0
+    if corpus.source == "manifest":  # what it names: beside it may lie anything
+        return sum(map(_as_samples, files_named_by(Path(corpus.manifest))))
+    folder = Path(corpus.folder if corpus.source == "folder" else corpus.hub)
     if not folder.is_dir():
         return 0.0  # a Hub id: its size is not known here
-    for path in folder.rglob("*"):
-        if path.is_file():
-            size += path.stat().st_size * (5 if path.suffix.lower() in (".mp3", ".ogg", ".opus") else 1)
-    return size
+    return sum(_as_samples(str(path)) for path in folder.rglob("*") if path.is_file())
+
+
+def _as_samples(path: str) -> float:
+    packed = path.lower().endswith((".mp3", ".ogg", ".opus"))
+    return Path(path).stat().st_size * (5.0 if packed else 1.0)
 
 
 def asr_parameters(subject: Subject) -> float:

@@ -34,13 +34,17 @@ class Finding:
         return self.what if self.state == "ok" else f"{self.what}: {self.rule}. Next: {self.next_step}"
 
 
+class Unknown(AttributeError):
+    """A setting that is wrong, as has been said: what hangs on it cannot be looked at."""
+
+
 class Subject(NamedTuple):
     """What a run would be made of.
 
     Attributes:
-        params: the settings; sections with mistakes are missing from it.
+        params: the settings; one with a mistake raises `Unknown`, a section that cannot be read is missing.
         lines: "asr", "llm" or both.
-        whole: names of the sections without mistakes, as attributes of `params`.
+        whole: names of the sections that are there, as attributes of `params`.
     """
 
     params: Params
@@ -86,6 +90,8 @@ def run_check(check: Check, subject: Subject) -> list[Finding]:
         found.extend(check.body(subject))
     except MalgilError as error:
         found.append(fault(check.name, error))
+    except Unknown:
+        return found
     except OSError as error:
         found.append(fault(check.name, explain_os_error(error)))
     except Exception as error:

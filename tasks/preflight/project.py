@@ -1,10 +1,9 @@
 """The project before a run: git that answers, and a dvc.yaml that fits the settings."""
 
-import shutil
-import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
+from tasks.checkout import read_checkout
 from tasks.errors import ArtifactError
 from tasks.params import read_yaml
 from tasks.preflight.finding import Check, Finding, Subject, ok, warning
@@ -31,23 +30,12 @@ def look(subject: Subject) -> Iterator[Finding]:
 
 
 def _git() -> Iterator[Finding]:
-    if shutil.which("git") is None:
-        yield warning(NAME, "git is not on PATH", "the lineage of a version names the commit", "install git")
-        return
-    asked = subprocess.run(["git", "rev-parse", "--git-dir"], capture_output=True, text=True, check=False)
-    said = asked.stderr.strip()
-    if "dubious ownership" in said:
-        here = Path.cwd()
-        yield warning(
-            NAME,
-            f"git does not read {here}: it belongs to another user",
-            "the lineage of a version names the commit and whether files differ from it",
-            f"git config --global --add safe.directory {here}",
-        )
-    elif asked.returncode:
-        yield warning(
-            NAME, f"git does not answer ({(said.splitlines() or [''])[0]})", "lineage needs it", "git status"
-        )
+    """What lineage will not be able to tell; a commit that is yet to be made is no fault of the checkout."""
+    git = read_checkout(Path.cwd())
+    if git.trouble:
+        yield warning(NAME, git.trouble, "the lineage of a version names the commit and changes", git.mend)
+    elif git.dirty is not None:
+        yield ok(NAME, f"commit {git.commit[:12]}{', with changes' if git.dirty else ''}")
 
 
 def _keys(stages: dict[str, object]) -> Iterator[str]:

@@ -1,10 +1,11 @@
 """The checkpoints of the recogniser before a run: the one fine-tuned, and the one that finds duplicates.
 
-Their files, type, rate, vocabulary and weights by the headers; weights are read only to be hashed where a
-PROVENANCE.json names their hash. torch is not needed.
+Their files, type, rate and vocabulary; weights that are here are loaded once as the stages load them.
 """
 
+import logging
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,8 @@ from tasks.artifacts import read_json
 from tasks.errors import ModelError, SettingsError
 from tasks.preflight.finding import Check, Finding, Subject, ok
 from tasks.preflight.record import stamp
-from tasks.preflight.weights import PICKLED, are_here, on_hub, whole_headers
+from tasks.preflight.weights import on_hub, whole_headers, with_weights
+from tasks.weights.pickled import BIN, BIN_INDEX
 
 
 def look(subject: Subject) -> Iterator[Finding]:
@@ -21,12 +23,17 @@ def look(subject: Subject) -> Iterator[Finding]:
 
     params = subject.params.train_asr
     folder = local_folder(params.encoder, weights=False)  # of a Hub id the small files alone
+    here = True
     if not params.from_scratch:
-        yield from _weights("encoder", params.encoder, folder)
+        here, found = _weights("encoder", params.encoder, folder)
+        yield found
     config = read_json(folder / "config.json")
     _require_layers(params, config)
     _require_vocabulary(params, folder, config)
     _require_stream(params, config)
+    if here:
+        with _quiet():
+            _require_loads(params)
     layers = f"{config.get('num_hidden_layers', '?')} layers of {config.get('hidden_size', '?')}"
     yield ok("encoder", f"{params.encoder}: {config['model_type']}, {layers}")
 
@@ -34,10 +41,11 @@ def look(subject: Subject) -> Iterator[Finding]:
 def look_at_search(subject: Subject) -> Iterator[Finding]:
     """`embed_asr.model`, whose vectors find recordings that occur twice."""
     from tasks.asr.checkpoints.layout import local_folder
+    from tasks.asr.embedding.encoder import load_encoder_layers
 
     params = subject.params.embed_asr
     folder = local_folder(Path(params.model), weights=False)
-    yield from _weights("embedding model", params.model, folder)
+    yield _weights("embedding model", params.model, folder)[1]
     depth = int(read_json(folder / "config.json").get("num_hidden_layers", 0))
     if params.layer > depth:
         raise ModelError(
@@ -45,43 +53,55 @@ def look_at_search(subject: Subject) -> Iterator[Finding]:
             f"this encoder has layers 0 (the features after their projection) to {depth}; -1 is the last",
             f"choose one from 0 to {depth}",
         )
+    with _quiet():
+        load_encoder_layers(folder, [params.layer])
     yield ok("embedding model", f"{params.model}, layer {params.layer}")
 
 
-def _weights(check: str, name: str, folder: Path) -> Iterator[Finding]:
-    if next(folder.glob("*.safetensors"), None) is not None and are_here(name, folder):
-        tensors = whole_headers(folder)
-        _require_hash(folder)
+def _weights(check: str, name: str, folder: Path) -> tuple[bool, Finding]:
+    """Whether the weights are here, and what is said of them."""
+    place = with_weights(name, folder)
+    if place is not None:
+        tensors = whole_headers(place)
         parameters = sum(_size(shape) for _, shape in tensors.values())
-        yield ok(check, f"{parameters / 1e6:,.1f} M parameters in safetensors")
-        return
-    found = on_hub(name, folder) if not Path(name).is_dir() else [path.name for path in folder.iterdir()]
+        return True, ok(check, f"{parameters / 1e6:,.1f} M parameters in safetensors")
+    found = on_hub(name, folder)
     if any(file.endswith(".safetensors") for file in found):
-        yield ok(check, f"{name} is on the Hub in safetensors; the run fetches it")
-    elif any(file in PICKLED for file in found):
-        yield ok(check, f"{name} holds pytorch_model.bin alone: it is read apart and converted once")
+        return False, ok(check, f"{name} is on the Hub in safetensors; the run fetches it")
+    if any(file in (BIN, BIN_INDEX) for file in found):
+        return False, ok(
+            check, f"{name} holds pytorch_model.bin alone: the run fetches it and converts it once"
+        )
+    raise ModelError(
+        f"{name} has no weights",
+        "a checkpoint holds model.safetensors (or pytorch_model.bin)",
+        "correct the setting, or copy the whole checkpoint",
+    )
+
+
+def _require_loads(params: Any) -> None:
+    """The encoder as the stage loads it: every weight that its config.json asks for, and no other."""
+    import torch
+
+    from tasks.asr.checkpoints.checkpoint import load_encoder, own_vocabulary
+    from tasks.asr.checkpoints.vocabulary import Vocabulary
+
+    vocabulary = own_vocabulary(params.encoder) or Vocabulary.of_jamo()
+    if params.from_scratch:
+        with torch.device("meta"):  # its shape alone
+            load_encoder(params.encoder, vocabulary, params.seed, from_scratch=True)
     else:
-        raise ModelError(
-            f"{name} has no weights",
-            "a checkpoint holds model.safetensors (or pytorch_model.bin)",
-            "correct the setting, or copy the whole checkpoint",
-        )
+        load_encoder(params.encoder, vocabulary, params.seed)
 
 
-def _require_hash(folder: Path) -> None:
-    provenance = folder / "PROVENANCE.json"
-    if not provenance.is_file():
-        return
-    from tasks.artifacts import sha256_file
-    from tasks.errors import ArtifactError
-
-    expected, found = read_json(provenance).get("sha256"), sha256_file(folder / "model.safetensors")
-    if expected != found:
-        raise ArtifactError(
-            f"{folder / 'model.safetensors'} has sha256 {found}",
-            f"PROVENANCE.json names {expected}",
-            f"restore it (`git checkout -- {folder}`) or make it again (`python -m tasks.asr.pretrain`)",
-        )
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Without what the stages say of a checkpoint that they begin with."""
+    logging.disable(logging.INFO)
+    try:
+        yield
+    finally:
+        logging.disable(logging.NOTSET)
 
 
 def _require_layers(params: Any, config: dict[str, Any]) -> None:

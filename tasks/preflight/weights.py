@@ -11,6 +11,8 @@ from typing import Any
 import numpy as np
 
 from tasks.errors import ModelError
+from tasks.weights.pickled import BIN, BIN_INDEX, with_safetensors
+from tasks.weights.stored import INDEX, WEIGHTS, read_index, stored_in
 
 BLOCK = 1 << 24  # bytes read at once
 # From these bits of a magnitude on (sign aside) a value becomes infinite in float16: 65,520 and beyond.
@@ -19,47 +21,48 @@ _BEYOND_F16: dict[str, tuple[Any, int]] = {
     "BF16": (np.uint16, 0x4780),
     "F32": (np.uint32, 0x477FF000),
 }
-PICKLED = ("pytorch_model.bin", "pytorch_model.bin.index.json")
 Header = dict[str, tuple[str, tuple[int, ...]]]
+
+
+def with_weights(name: str, folder: Path) -> Path | None:
+    """The folder of a checkpoint with its weights as safetensors: pickled ones are converted here, once.
+
+    Args:
+        name: as the settings have it.
+        folder: where its files lie, of a Hub id those that are in the Hub's cache.
+
+    Returns:
+        None of a Hub id whose weights are not all in the cache.
+
+    Raises:
+        ModelError: there are no weights, or only such as are not read.
+    """
+    if not Path(name).is_dir() and not _are_cached(folder):
+        return None
+    return with_safetensors(folder)
+
+
+def _are_cached(folder: Path) -> bool:
+    if any((folder / file).is_file() for file in (WEIGHTS, BIN)):
+        return True
+    try:
+        return any(read_index(folder / index) for index in (INDEX, BIN_INDEX) if (folder / index).is_file())
+    except ModelError:  # of the files that it names some are not here yet
+        return False
 
 
 def whole_headers(folder: Path) -> Header:
     """Name to dtype and shape of every weight in a folder's safetensors; the files are as long as they say.
 
     Raises:
-        ModelError: there are none, or one is cut off or no safetensors, or lies in the index and not here.
+        ModelError: there are none, or one is cut off or no safetensors, or index and shards differ.
     """
-    files = sorted(folder.glob("*.safetensors"))
-    found: Header = {}
-    for path in files:
-        entries, start, length = _read_header(path)
-        ends = [entry["data_offsets"][1] for entry in entries.values()]
-        if start + max(ends, default=0) != length:
-            raise _torn(path, f"{length} bytes, {start + max(ends, default=0)} expected")
-        found |= {name: (entry["dtype"], tuple(entry["shape"])) for name, entry in entries.items()}
-    if lost := lacking(folder):
-        raise _torn(folder / lost[0], "its index names it and it is not here")
-    if not files:
-        raise _torn(folder, "no *.safetensors")
-    return found
+    return {name: (tensor.dtype, tensor.shape) for name, tensor in stored_in(folder).items()}
 
 
-def lacking(folder: Path) -> list[str]:
-    """Files of weights that an index in the folder names and that are not there."""
-    found: set[str] = set()
-    for index in folder.glob("*.safetensors.index.json"):
-        try:
-            found |= set(json.loads(index.read_text("utf-8"))["weight_map"].values())
-        except (ValueError, KeyError, TypeError, AttributeError) as error:
-            raise _torn(index, "it is no index of weights") from error
-    return sorted(name for name in found if not (folder / name).is_file())
-
-
-def are_here(name: str, folder: Path) -> bool:
-    """Whether weights can be looked at: of a Hub id only once all of them are in its cache."""
-    if Path(name).is_dir():
-        return True
-    return next(folder.glob("*.safetensors"), None) is not None and not lacking(folder)
+def _files(folder: Path) -> list[Path]:
+    """The files of the weights: not every one that lies there is among them."""
+    return sorted({tensor.file for tensor in stored_in(folder).values()})
 
 
 def beyond_f16(folder: Path, seconds: float) -> tuple[list[str], float]:
@@ -70,7 +73,7 @@ def beyond_f16(folder: Path, seconds: float) -> tuple[list[str], float]:
     """
     until = time.monotonic() + seconds
     wrong, seen, total = [], 0, 0
-    for path in sorted(folder.glob("*.safetensors")):
+    for path in _files(folder):
         entries, start, _ = _read_header(path)
         for name, entry in entries.items():
             kind, limit = _BEYOND_F16.get(entry["dtype"], (None, 0))
@@ -94,7 +97,7 @@ def beyond_f16(folder: Path, seconds: float) -> tuple[list[str], float]:
 def are_equal(folder: Path, one: str, other: str) -> bool:
     """Whether two weights of a folder hold the same bytes; True where one of them is not there."""
     digests = []
-    for path in sorted(folder.glob("*.safetensors")):
+    for path in _files(folder):
         entries, start, _ = _read_header(path)
         for name in {one, other} & entries.keys():
             first, last = (start + at for at in entries[name]["data_offsets"])

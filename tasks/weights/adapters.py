@@ -21,6 +21,22 @@ log = logging.getLogger("malgil.weights")
 WEIGHTS, CONFIG = "adapter_model.safetensors", "adapter_config.json"
 OWN_BASE = "name the adapter that was trained on this base model, or train one: `dvc repro -f train_llm`"
 _MOST_CONFIG_BYTES = 10_000_000
+# settings of PEFT by which an adapter computes something else than rank and alpha say
+_OTHER_KINDS = (
+    "alora_invocation_tokens",
+    "alpha_pattern",
+    "bias",
+    "fan_in_fan_out",
+    "layer_replication",
+    "lora_bias",
+    "modules_to_save",
+    "rank_pattern",
+    "target_parameters",
+    "trainable_token_indices",
+    "use_dora",
+    "use_rslora",
+)
+_BLOCK = re.compile(r"\.layers\.(\d+)\.")
 _NAMES = re.compile(r"[\w.-]+")  # what PEFT reads as a regular expression must be a plain name
 
 
@@ -72,6 +88,56 @@ def read_adapter(folder: Path) -> Adapter:
             listed(integers, "tensor is no floating-point numbers", "tensors are no floating-point numbers"),
         )
     return Adapter(folder, config, tensors)
+
+
+def read_initial(
+    folder: Path, expected: Mapping[str, tuple[int, ...]], *, rank: int, alpha: float
+) -> dict[str, Any]:
+    """The weights (torch tensors by name) of an adapter that a training goes on from.
+
+    Args:
+        expected: shapes of an adapter on every block of the base model, by name. Of one that was trained on
+            some blocks, as its configuration says, the others are not asked for.
+        rank, alpha: those of the training.
+
+    Raises:
+        ModelError: see `read_adapter`; or it has another rank, alpha or kind, is not wholly one of this base
+            model, or holds NaN.
+    """
+    from safetensors.torch import load_file
+
+    adapter = read_adapter(folder)
+    its = adapter.config
+    if (its["r"], its["lora_alpha"]) != (rank, alpha):
+        raise ModelError(
+            f"the adapter in {folder} has rank {its['r']} and alpha {its['lora_alpha']:g}",
+            f"an adapter goes on with its own; the settings say {rank} and {alpha:g}",
+            "set train_llm.rank and train_llm.alpha to the adapter's, or train_llm.initial to another",
+        )
+    if other := [name for name in _OTHER_KINDS if its.get(name) not in (None, False, {}, [], "none")]:
+        raise ModelError(
+            f"the adapter in {folder} is of another kind ({', '.join(other)})",
+            "a training goes on from plain LoRA with one rank and one scale",
+            "set train_llm.initial to an adapter that a training here wrote, or leave it empty",
+        )
+    layers = its.get("layers_to_transform")
+    blocks = None if layers is None else set(map(str, layers if isinstance(layers, list) else [layers]))
+    own = {
+        name: shape
+        for name, shape in expected.items()
+        if blocks is None or ((found := _BLOCK.search(name)) and found[1] in blocks)
+    }
+    require_whole(
+        own,
+        adapter.shapes(),
+        where=f"the adapter in {folder}",
+        next_step="set train_llm.initial to an adapter of this base model, or leave it empty",
+    )
+    weights: dict[str, Any] = load_file(folder / WEIGHTS)
+    require_finite(
+        weights, where=f"the adapter in {folder}", next_step="set train_llm.initial to another adapter"
+    )
+    return weights
 
 
 def merge_adapter(model: Any, folder: Path) -> Any:

@@ -5,6 +5,8 @@ import subprocess
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from prefect import flow
 
@@ -132,6 +134,20 @@ def test_one_line_alone_goes_end_to_end_only_beside_what_the_other_has_shipped(p
     (project / "build/llm/gguf").mkdir()
     make_all("llm")
     assert list(make_all("asr")) == ["shared", "left", "last"]
+
+
+def test_a_road_without_commands_is_left_out_and_stops_nothing(
+    project: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Own recordings without tool calls, beside a language model that an earlier run has shipped."""
+    (project / "dvc.yaml").write_text(GRAPH.replace("  last:", "  evaluate_road:"))
+    monkeypatch.setattr(steps, "ROAD", ("evaluate_road",))
+    (project / "src").write_text("whole")
+    (project / "build/prepared/asr").mkdir(parents=True)
+    table = pa.table({"split": ["test_sentences", "test_voices"], "tool_call": ["", ""]})
+    pq.write_table(table, project / "build/prepared/asr/utterances.parquet")
+    make_all("llm")
+    assert list(make_all("asr")) == ["shared", "left"]
 
 
 def test_what_can_be_made_side_by_side_is(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -9,6 +9,7 @@ import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+import pandas as pd
 import pytest
 
 from flows import steps
@@ -161,3 +162,16 @@ def test_a_lock_of_a_living_dvc_is_waited_for(project: Path, caplog: pytest.LogC
 @pytest.mark.parametrize(("lines", "expected"), [(1, max(1, len(os.sched_getaffinity(0)))), (1000, 1)])
 def test_lines_at_work_share_the_cores(lines: int, expected: int) -> None:
     assert steps.threads(lines) == {"OMP_NUM_THREADS": str(expected)}
+
+
+def test_the_road_needs_commands_in_both_test_splits(tmp_path: Path) -> None:
+    def speech(*rows: tuple[str, str | None]) -> bool:
+        splits, calls = zip(*rows, strict=True)
+        pd.DataFrame({"split": splits, "tool_call": calls}).to_parquet(tmp_path / "utterances.parquet")
+        return steps.has_commands(tmp_path)
+
+    assert speech(("test_sentences", "{}"), ("test_voices", "{}"), ("test_voices", ""))
+    assert not speech(("test_sentences", "{}"), ("test_voices", ""), ("train", "{}"))
+    assert not speech(("test_sentences", ""), ("test_voices", None))
+    (tmp_path / "utterances.parquet").write_text("no table")
+    assert steps.has_commands(tmp_path), "the stage says what is wrong with it"

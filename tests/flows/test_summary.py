@@ -111,7 +111,11 @@ def build(tmp_path: Path) -> Path:
 
 
 def summarise(build: Path) -> dict[str, Any]:
-    stages = {"corpus": StageRun(12.5, 210.0, False), "train_asr": StageRun(0.07, 0.0, True, fresh=True)}
+    stages = {
+        "corpus": StageRun(12.5, 210.0, False),
+        "train_asr": StageRun(0.07, 0.0, True, fresh=True),
+        "evaluate_road": StageRun(3.0, 300.0, False),
+    }
     params = load(ROOT / "params.yaml")
     results: Any = {"asr": RESULT, "llm": {**RESULT, "verdict": "reject", "version": None, "alias": None}}
     made = summaries.build_summary(build, params, results, stages, Path("build/report.html"), wall_s=61.0)

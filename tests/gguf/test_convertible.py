@@ -138,6 +138,14 @@ FAULTS: dict[str, tuple[Callable[[Path], None], str]] = {
         edit("rope_parameters", {**ROPE, "rope_type": "dynamic", "factor": 2.0}),
         "rope_type 'dynamic'",
     ),
+    "a context beyond 32 bits": (edit("max_position_embeddings", 1 << 40), "max_position_embeddings = "),
+    "no context": (edit("max_position_embeddings", 0), "max_position_embeddings = 0"),
+    "a norm of NaN": (edit("rms_norm_eps", float("nan")), "rms_norm_eps = nan"),
+    "a rope of no base": (edit("rope_parameters", {**ROPE, "rope_theta": 0}), "rope_theta = 0"),
+    "a rope of factor 0": (
+        edit("rope_parameters", {**ROPES["linear"], "factor": 0}),
+        "rope_parameters.factor = 0",
+    ),
     "partial rotary": (
         edit("rope_parameters", {**ROPE, "partial_rotary_factor": 0.5}),
         "partial_rotary_factor",

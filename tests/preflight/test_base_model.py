@@ -9,10 +9,12 @@ from typing import Any
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
+from transformers import LlamaForCausalLM
 
 from tasks.errors import MalgilError
 from tasks.gguf.convert import convert
 from tasks.llm.base import build
+from tasks.llm.lora import add_lora
 from tasks.preflight.weights import beyond_f16, whole_headers
 from tasks.settings import BaseLlm, ConvertLlm
 from tests import tiny_llm
@@ -127,6 +129,17 @@ def test_a_family_that_nobody_knows_is_one_fault(base: Path, refused: Any) -> No
     assert "no profile for it; known: llama" in refused(*GOOD, line="llm")
 
 
+def test_a_config_of_words_for_numbers_is_one_fault_and_nothing_unlooked_at(
+    base: Path, checked: Any, refused: Any
+) -> None:
+    config = json.loads((base / "config.json").read_text())
+    for value in ("2", None, True, 1.5):
+        (base / "config.json").write_text(json.dumps({**config, "num_hidden_layers": value}))
+        said = refused(*GOOD, line="llm")
+        assert said.count("Next:") == 1 and "base cannot be loaded" in said
+        assert not [one for one in checked(*GOOD, line="llm") if "could not be looked at" in one.what]
+
+
 def test_values_beyond_float16_are_known_before_merging(base: Path, refused: Any) -> None:
     weights = load_file(base / "model.safetensors")
     for dtype in (torch.bfloat16, torch.float32):
@@ -166,14 +179,13 @@ def test_beyond_f16_says_what_torch_says(dtype: torch.dtype, value: float, tmp_p
 def test_a_model_of_several_files_lacks_one(base: Path) -> None:
     weights = load_file(base / "model.safetensors")
     names = list(weights)
-    save_file({name: weights[name] for name in names[:3]}, base / "model.safetensors")
+    (base / "model.safetensors").unlink()
+    save_file({name: weights[name] for name in names[:3]}, base / "a.safetensors")
     index = {
-        "weight_map": {
-            name: "model.safetensors" if n < 3 else "b.safetensors" for n, name in enumerate(names)
-        }
+        "weight_map": {name: "a.safetensors" if n < 3 else "b.safetensors" for n, name in enumerate(names)}
     }
     (base / "model.safetensors.index.json").write_text(json.dumps(index))
-    with pytest.raises(MalgilError, match=r"b\.safetensors cannot be loaded \(its index names it"):
+    with pytest.raises(MalgilError, match=r"names 1 shard that is not there \(b\.safetensors\)"):
         whole_headers(base)
 
 
@@ -197,3 +209,82 @@ def test_a_model_of_the_hub_is_known_before_it_is_fetched(
     finally:
         server.should_exit = True
     assert not list((tmp_path / "cache").rglob("*.safetensors")), "weights are for the stage to fetch"
+
+
+def test_pickled_weights_are_converted_before_the_run_or_refused(base: Path, refused: Any) -> None:
+    pickled(base)
+    assert refused(*GOOD, line="llm") == ""
+    torch.save({"model.norm.weight": Path("a")}, base / "pytorch_model.bin")
+    said = refused(*GOOD, line="llm")
+    assert "pytorch_model.bin asks for pathlib" in said and "name a checkpoint with safetensors" in said
+    shutil.rmtree(base)
+    tiny_llm.write_model(base)
+    assert refused(*GOOD, line="llm") == ""
+
+
+def test_only_the_weights_that_are_loaded_count(base: Path, refused: Any) -> None:
+    """Other safetensors may lie beside them; shards without their index are none."""
+    save_file({"tok_embeddings.weight": torch.zeros(2, 2)}, base / "consolidated.safetensors")
+    assert refused(*GOOD, line="llm") == ""
+    (base / "model.safetensors").rename(base / "model-00001-of-00001.safetensors")
+    assert "it has no model.safetensors" in refused(*GOOD, line="llm")
+
+
+def adapter_without(base: Path, out: Path, *, rank: int = 4, **changes: Any) -> Path:
+    """An adapter of the base model, as a training writes it, with changes to its configuration."""
+    model = add_lora(
+        LlamaForCausalLM.from_pretrained(base), rank=rank, alpha=8.0, dropout=0.0, seed=1, plain=True
+    )
+    model.save_pretrained(out)
+    config = out / "adapter_config.json"
+    config.write_text(json.dumps({**json.loads(config.read_text()), **changes}))
+    return out
+
+
+def half(folder: Path) -> None:
+    path = folder / "adapter_model.safetensors"
+    weights = load_file(path)
+    save_file({name: value for name, value in weights.items() if ".layers.1." not in name}, path)
+
+
+def of_nan(folder: Path) -> None:
+    path = folder / "adapter_model.safetensors"
+    save_file({name: value * float("nan") for name, value in load_file(path).items()}, path)
+
+
+def renamed(folder: Path) -> None:
+    path = folder / "adapter_model.safetensors"
+    save_file({name.replace("base_model.", "base."): value for name, value in load_file(path).items()}, path)
+
+
+@pytest.mark.parametrize(
+    ("change", "says"),
+    [
+        (half, "are missing"),
+        (of_nan, "NaN"),
+        (renamed, "are unexpected"),
+        (
+            lambda folder: (folder / "adapter_config.json").write_text("[]"),
+            "adapter_config.json cannot be read",
+        ),
+        (lambda folder: (folder / "adapter_config.json").unlink(), "adapter_config.json"),
+        (lambda folder: (folder / "adapter_model.safetensors").write_bytes(b"x" * 99), "adapter_model"),
+        (lambda folder: shutil.rmtree(folder), "it has no adapter_model.safetensors"),
+    ],
+)
+def test_an_adapter_that_cannot_be_gone_on_from_is_known_before_and_the_advice_works(
+    change: Any, says: str, base: Path, project: Path, refused: Any
+) -> None:
+    adapter = adapter_without(base, project / "first")
+    asked = (GOOD[0], GOOD[2], "train_llm.rank=4", "train_llm.alpha=8", "train_llm.initial=first")
+    assert refused(*asked, line="llm") == ""
+    change(adapter)
+    said = refused(*asked, line="llm")
+    assert "first adapter: " in said and says in said and "Next: " in said
+    assert refused(*asked[:-1], "train_llm.initial=''", line="llm") == "", "a fresh one"
+
+
+def test_an_adapter_of_another_kind_is_known_before(base: Path, project: Path, refused: Any) -> None:
+    adapter_without(base, project / "first", use_rslora=True)
+    asked = (GOOD[0], GOOD[2], "train_llm.rank=4", "train_llm.alpha=8", "train_llm.initial=first")
+    assert "is of another kind (use_rslora)" in refused(*asked, line="llm")

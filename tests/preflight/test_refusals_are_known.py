@@ -52,6 +52,7 @@ REFUSALS: dict[str, dict[str, Place]] = {
     "tasks/gguf/convertible.py": {
         "require_convertible": Place(1, "base model"),
         "config_refusals": Place(2, "base model"),
+        "_number_refusals": Place(1, "base model"),
         "_rope_refusals": Place(3, "base model"),
         "vocabulary_refusals": Place(2, "base model"),
         "pre_tokenizer_name": Place(1, "base model"),
@@ -62,6 +63,15 @@ REFUSALS: dict[str, dict[str, Place]] = {
         "_refused": Place(1, "", WORDS),
     },
     "tasks/gguf/verify.py": {},
+    "tasks/weights/adapters.py": {
+        "read_adapter": Place(4, "first adapter"),
+        "read_initial": Place(2, "first adapter"),
+        "merge_adapter": Place(1, "", AFTER_TRAINING),
+        "load_adapter": Place(1, "", AFTER_TRAINING),
+        "_config": Place(8, "first adapter"),
+        "_check_names": Place(1, "first adapter"),
+        "_wrong": Place(1, "", WORDS),
+    },
     "tasks/release/hub.py": {
         "HubPublisher._compare": Place(1, "", "other bytes under the name of a version made after training")
     },
@@ -96,7 +106,6 @@ REFUSALS: dict[str, dict[str, Place]] = {
     },
     "tasks/llm/adapters.py": {
         "_learning": Place(1, "first adapter"),
-        "_go_on_from": Place(2, "first adapter"),
     },
     "tasks/llm/hardware.py": {"choose_kernels": Place(1, "first adapter")},
     "tasks/llm/merge.py": {"merge": Place(1, "", AFTER_TRAINING)},
@@ -141,7 +150,7 @@ def modules() -> Iterator[str]:
     yield from (
         f"tasks/llm/{name}.py" for name in ("base", "profiles", "chat", "adapters", "merge", "hardware")
     )
-    yield "tasks/inference/loading.py"
+    yield from ("tasks/inference/loading.py", "tasks/weights/adapters.py")
 
 
 @pytest.mark.parametrize("module", [name for name in modules() if not name.endswith("__init__.py")])

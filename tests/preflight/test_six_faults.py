@@ -59,6 +59,18 @@ def test_wrong_settings_hide_no_other_fault(project: Path, malgil: Any) -> None:
     assert "corpus.seed" in ended.stdout and "models/none" in ended.stdout and "2 faults" in ended.stdout
 
 
+def test_a_wrong_setting_hides_no_fault_of_its_own_section(refused: Any) -> None:
+    said = refused(
+        *("train_asr.steps=-1", "train_asr.encoder=models/none", "train_asr.colour=red"),
+        *("corpus.source=manifest", "corpus.manifest=none.csv"),
+        *("train_llm.blocks=99", "train_llm.initial=none", "train_llm.seed=x"),
+    )
+    for fault in ("train_asr.steps", "train_asr.colour", "models/none", "none.csv", "train_llm.seed"):
+        assert fault in said, fault
+    assert "train_llm.blocks: 99, but the model has 30" in said and "the adapter in none" in said
+    assert "AttributeError" not in said and "Unknown" not in said
+
+
 def test_the_built_in_example_is_checked_in_seconds_and_again_in_less(project: Path, malgil: Any) -> None:
     first = json.loads(malgil("check", "--json").stdout)
     assert first["ok"] and first["seconds"] < 30
@@ -76,7 +88,7 @@ def test_what_has_changed_is_looked_at_again(project: Path, refused: Any) -> Non
     weights = project / "models/malgil-xlsr-mini/model.safetensors"
     whole = weights.read_bytes()
     weights.write_bytes(whole[:-100])
-    assert "model.safetensors cannot be loaded" in refused()
+    assert "model.safetensors is no whole safetensors file" in refused()
     weights.write_bytes(whole)
     assert refused() == ""
 
@@ -117,7 +129,7 @@ def test_an_adapter_of_another_rank_or_model_and_the_advice_works(project: Path,
     assert refused("train_llm.rank=16") == ""
     tiny_llm.write_model(project / "base")
     said = refused("base_llm.model=base", "train_llm.blocks=0")
-    assert "does not fit the base model" in said and "or '' for a fresh one" in said
+    assert "does not fit the model: 392 are unexpected" in said and "or leave it empty" in said
     assert refused("base_llm.model=base", "train_llm.blocks=0", "train_llm.initial=''") == ""
     said = refused("base_llm.model=base", "train_llm.initial=''", "train_llm.blocks=3")
     assert "train_llm.blocks: 3, but the model has 2" in said
@@ -273,9 +285,9 @@ def test_a_checkout_of_another_user_is_said_with_the_command_that_mends_it(
     monkeypatch.setenv("GIT_TEST_ASSUME_DIFFERENT_OWNER", "1")  # git's own way to try this
     monkeypatch.setenv("GIT_CONFIG_GLOBAL", str(project / "gitconfig"))
     said = [one for one in checked() if one.check == "project" and one.state == "warning"]
-    assert len(said) == 1 and "belongs to another user" in said[0].what and refused() == ""
+    assert len(said) == 1 and "another user owns" in said[0].what and refused() == ""
     subprocess.run(said[0].next_step.split(), check=True)
-    assert not [one for one in checked() if one.check == "project" and one.state == "warning"], "it works"
+    assert not [one for one in checked() if "another user" in one.what], "it works"
 
 
 def test_a_remote_that_cannot_be_used_is_said_and_stops_nothing(
