@@ -271,6 +271,7 @@ def _report(
             if synthetic
             else None,
             "notes": [*rows.notes, *items.notes],
+            "recordings": list(heard[0].notes),
             "clipped": int((table["clipped_share"] > MOST).sum()),
             "items_sha256": items_digest(table),
         },

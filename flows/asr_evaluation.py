@@ -166,6 +166,10 @@ def sentences(report: Mapping[str, Any]) -> Iterator[str]:
         if count > _SHOWN:
             yield f"set aside: {count - _SHOWN} more, {reason}; all are in --json and --out"
     yield from report["data"]["notes"]
+    recordings = report["data"]["recordings"]
+    yield from recordings[:_SHOWN]
+    if len(recordings) > _SHOWN:
+        yield f"{len(recordings) - _SHOWN} more such recordings; all are in --json and --out"
     if clipped := report["data"]["clipped"]:
         yield f"{clipped} recordings are clipped (more than {MOST:.0%} of their samples at full scale)"
     for model in report["models"]:

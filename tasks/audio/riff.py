@@ -53,7 +53,7 @@ def walk_wav(content: Content, start: int, name: str) -> Part:
         stated = rest
     data = Data(found, stated, head.frame)
     stop, fault, notes = ending(content, data)
-    end, more = stop, []
+    end, more = stop, list[tuple[int, int]]()
     if not fault and stated is not None:
         end, more, fault = _chunks_behind(content, stop, order)
         if end == stop and not fault:

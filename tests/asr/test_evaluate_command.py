@@ -187,6 +187,17 @@ def test_every_row_is_evaluated_or_set_aside_by_name(own: Path, talker: Path, tm
     assert shown.exit_code == 0 and "line 5 of table.csv (gone.wav), missing_file" in shown.stdout
 
 
+def test_what_was_put_right_in_a_recording_is_said(own: Path, talker: Path) -> None:
+    content = (own / "00.wav").read_bytes()
+    (own / "00.wav").write_bytes(content[:40] + b"\xff\xff\xff\xff" + content[44:])
+    samples, rate_hz = soundfile.read(own / "01.wav")
+    soundfile.write(own / "01.wav", np.stack([samples, -samples], axis=1), rate_hz)
+    asked = ("--model", talker, "--data", own / "table.csv", "--limit", 3)
+    notes = evaluated(*asked)["data"]["recordings"]
+    assert len(notes) == 2 and "00.wav states no length" in notes[0] and "01.wav has channels" in notes[1]
+    assert "01.wav has channels of opposite sign" in " ".join(malgil("evaluate", *asked).stdout.split())
+
+
 def test_marks_are_no_words_and_a_line_that_is_no_row_is_counted(own: Path, talker: Path) -> None:
     def mark(frame: pd.DataFrame) -> pd.DataFrame:
         frame["transcript"] = "b/ " + frame["transcript"] + " n/"

@@ -15,6 +15,7 @@ import pandas as pd
 from tasks.asr.engines.acoustic import Acoustic
 from tasks.asr.judging.items import SetAside
 from tasks.asr.quality.slices import count_edits
+from tasks.asr.recordings.clipping import clipping_warnings
 from tasks.asr.recordings.formats import Transcription
 from tasks.asr.recordings.sources import Failure, Source
 from tasks.asr.transcribe import total_seconds, transcribe
@@ -31,11 +32,13 @@ class Recognised(NamedTuple):
             clipped_share, and the counts of `tasks.asr.quality.slices.count_edits`.
         left: the others.
         seconds: that it took, reading included.
+        notes: what was put right in recordings, sentences that name them.
     """
 
     table: pd.DataFrame
     left: list[SetAside]
     seconds: float
+    notes: tuple[str, ...] = ()
 
 
 def recognise(items: pd.DataFrame, acoustic: Acoustic, normaliser: str, name: str) -> Recognised:
@@ -50,6 +53,7 @@ def recognise(items: pd.DataFrame, acoustic: Acoustic, normaliser: str, name: st
     began = time.monotonic()
     heard: list[dict[str, object]] = []
     left: list[SetAside] = []
+    notes: list[str] = []
     kept: list[int] = []
     with Progress(f"evaluate {name}", total_seconds(sources), "s of audio") as progress:
         results: Iterator[Transcription | Failure] = transcribe(sources, acoustic, progress=progress)
@@ -61,6 +65,8 @@ def recognise(items: pd.DataFrame, acoustic: Acoustic, normaliser: str, name: st
                 left.append(SetAside(row, next(named), reason, str(result.error), next(named)))
                 continue
             kept.append(index)
+            clipped = clipping_warnings(result.path, result.clipped_share)  # counted by the evaluation
+            notes += [warning for warning in result.warnings if warning not in clipped]
             heard.append(
                 {
                     "hypothesis": normalise(result.text, normaliser),
@@ -73,5 +79,5 @@ def recognise(items: pd.DataFrame, acoustic: Acoustic, normaliser: str, name: st
     seconds = time.monotonic() - began
     table = items.iloc[kept].drop(columns="file").reset_index(drop=True)
     if not kept:
-        return Recognised(table, left, seconds)
-    return Recognised(count_edits(table.join(pd.DataFrame(heard))), left, seconds)
+        return Recognised(table, left, seconds, tuple(notes))
+    return Recognised(count_edits(table.join(pd.DataFrame(heard))), left, seconds, tuple(notes))

@@ -7,7 +7,7 @@ changes later must not change the corpus behind the manifest's back.
 from __future__ import annotations
 
 import logging
-from collections import Counter
+import re
 from collections.abc import Sequence
 from pathlib import Path, PurePosixPath
 from typing import Any, NamedTuple
@@ -23,6 +23,8 @@ from tasks.progress import track
 RECONCILIATION = "reconciliation.json"
 SET_ASIDE = "set_aside.parquet"
 _SHOWN = 5
+_NAMED = 3  # files of a note; the rows of all have it in `origin_detail`
+_NUMBER = re.compile(r"\d+")
 _CONVERTED = "converted to 16 kHz mono FLAC"
 log = logging.getLogger("malgil.corpus")
 
@@ -59,13 +61,14 @@ def take_audio(frame: pd.DataFrame, found: Sequence[Found], folder: Path) -> tup
     """Take what was found into folder/audio; fill in the hashes, durations and rates that the rows lack.
 
     What a row states of a file is checked later, never replaced, unless the file was converted. Returns the
-    rows and what was done, with how many files.
+    rows, with what was put right in their files in `origin_detail`, and what was done, with how many files.
     """
     (folder / "audio").mkdir()
     if "origin_rate_hz" not in frame:
         frame = frame.assign(origin_rate_hz=0)
     taken: list[_Row] = []
-    said: Counter[str] = Counter()
+    said: dict[str, list[tuple[str, str]]] = {}
+    written = [str(path) for path in frame["origin_path" if "origin_path" in frame else "path"]]
     columns = (frame[name].tolist() for name in _Row._fields)
     stated = (_Row(*values) for values in zip(*columns, strict=True))
     pairs = zip(stated, found, strict=True)
@@ -74,34 +77,46 @@ def take_audio(frame: pd.DataFrame, found: Sequence[Found], folder: Path) -> tup
         if where.path is None:
             row = row._replace(path=f"audio/{stem}{_suffix(row.path)}", origin_detail=where.how)
         else:
-            row = _taken(row, where.path, folder / "audio", stem, said)
-            row = row._replace(origin_detail=f"found {where.how}" if where.how else "")
+            row, notes = _taken(row, where.path, folder / "audio", stem)
+            for note in notes:
+                said.setdefault(_NUMBER.sub("N", note), []).append((written[index], note))
+            notes = [note for note in notes if note != _CONVERTED]
+            row = row._replace(
+                origin_detail="; ".join([*([f"found {where.how}"] if where.how else []), *notes])
+            )
         taken.append(row)
-    notes = []
-    for what, number in said.most_common():
-        is_conversion = what == _CONVERTED
-        notes.append(f"{number} files were {what}" if is_conversion else f"{number} files: {what}")
     filled = pd.DataFrame(taken, columns=list(_Row._fields), index=frame.index)
-    return frame.assign(**{name: filled[name] for name in _Row._fields}), notes
+    told = [_told(kind, cases) for kind, cases in sorted(said.items(), key=lambda item: -len(item[1]))]
+    return frame.assign(**{name: filled[name] for name in _Row._fields}), told
 
 
-def _taken(row: _Row, source: Path, folder: Path, stem: str, said: Counter[str]) -> _Row:
-    """The row after its recording was taken into the folder; `said` counts what was done."""
+def _told(kind: str, cases: Sequence[tuple[str, str]]) -> str:
+    """One sentence for a note of many files, whose numbers may differ; the first files are named."""
+    if kind == _NUMBER.sub("N", _CONVERTED):
+        return f"{len(cases)} files were {_CONVERTED}"
+    same = len({note for _, note in cases}) == 1
+    more = f" and {len(cases) - _NAMED} more" if len(cases) > _NAMED else ""
+    names = ", ".join(name for name, _ in cases[:_NAMED])
+    return f"{len(cases)} files: {cases[0][1] if same else kind} ({names}{more})"
+
+
+def _taken(row: _Row, source: Path, folder: Path, stem: str) -> tuple[_Row, list[str]]:
+    """The row after its recording was taken into the folder, and what was done."""
     taken = take(source, folder, stem, row.sha256, int(row.sample_rate_hz))
-    said.update(taken.notes)
-    said.update([_CONVERTED] if taken.is_converted else [])
+    notes = [*taken.notes, *([_CONVERTED] if taken.is_converted else [])]
     row = row._replace(
         path=f"audio/{taken.name}",
         sha256=taken.sha256 if taken.is_converted else row.sha256 or taken.sha256,
         origin_rate_hz=row.origin_rate_hz or taken.origin_rate_hz,
     )
     if taken.header is None:
-        return row
+        return row, notes
     keeps_rate = row.sample_rate_hz and not taken.is_converted
-    return row._replace(
+    row = row._replace(
         duration_s=row.duration_s or taken.header.duration_s,
         sample_rate_hz=row.sample_rate_hz if keeps_rate else taken.header.sample_rate_hz,
     )
+    return row, notes
 
 
 def tell(name: str, notes: Sequence[str], counts: Sequence[Count], aside: Sequence[SetAside]) -> None:
