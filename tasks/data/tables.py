@@ -167,7 +167,7 @@ def _refuse_collision(
             continue
         doubtful = _folded(found[0]) == _folded(other)
         if name == "path":
-            doubtful = doubtful or (first.map(_file_name) != second.map(_file_name)).any()
+            doubtful = doubtful or bool((first.map(_file_name) != second.map(_file_name)).any())
         if strict and doubtful:
             raise DataError(
                 f"{where} has columns {found[0]!r} and {other!r}, and either could be the {name}",

@@ -95,7 +95,7 @@ BROKEN = [
     ("a.csv", "파일,text\n".encode("cp949"), r"not UTF-8 \(line 1\).*CP949"),
     ("a.csv", "path,text\n".encode("utf-16"), "is UTF-16"),
     ("a.csv", b"path,text\na.wav,x\nb.wav,x,y\n", "line 3 of .*3 fields.*2 as the header"),
-    ("a.csv", b"audio_file,words\na.wav,x\n", "no column path, transcript"),
+    ("a.csv", b"recording,words\na.wav,x\n", "no column path, transcript"),
     ("a.csv", b"path,text\n", "has no rows"),
     ("a.jsonl", b'{"path": "a.wav", "text": "x"}\n\n{"path": \n', "line 3 of .*one JSON object a line"),
     ("a.jsonl", b"[1]\n", "line 1 of "),
