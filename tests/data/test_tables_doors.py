@@ -147,7 +147,7 @@ def test_every_line_of_a_manifest_is_a_row_or_named_up_to_the_report(
         "3 of 59 rows",
         "line 11 of mine.csv",
         "line 41 of mine.csv",
-        "'gone.wav' is missing, looked for as",
+        "'gone.wav': there is no such file",
     ):
         assert says in str(caught.value)
 
