@@ -21,7 +21,7 @@ from tasks.errors import ModelError
 from tasks.weights.stored import require_content
 from tasks.weights.whole import require_whole, size
 
-AGAIN = "fetch or copy it again; one of ours is made again by `dvc repro -f convert_llm quantise_llm`"
+AGAIN = "fetch or copy it again; one of ours is made again by `malgil run`"
 _SCALARS = {0: "B", 1: "b", 2: "H", 3: "h", 4: "I", 5: "i", 6: "f", 7: "?", 10: "Q", 11: "q", 12: "d"}
 _BOOL, _STRING, _ARRAY = 7, 8, 9
 _MOST = {"metadata": 10_000, "tensors": 100_000, "name": 63, "key": 65_535, "dimensions": 4}

@@ -19,7 +19,7 @@ from tasks.errors import ModelError
 from tasks.weights.stored import require_content
 from tasks.weights.whole import listed, size
 
-AGAIN = "make it again: `dvc repro -f export_asr`; a published one is fetched again"
+AGAIN = "`malgil run` makes it again; a published one is fetched again"
 _BITS = {1: 32, 2: 8, 3: 8, 4: 16, 5: 16, 6: 32, 7: 64, 9: 8, 10: 16, 11: 64, 12: 32, 13: 64, 16: 16}
 _MOST_DEPTH = 8  # of graphs in attributes of nodes
 Field = tuple[int, "int | memoryview"]

@@ -250,6 +250,17 @@ def test_a_path_that_could_be_two_files_or_none_is_not_guessed(tmp_path: Path) -
     assert all(one.path for one in Finder(tmp_path).find_all(["/here/x.wav", "/here/y.wav"]))
 
 
+@pytest.mark.parametrize(
+    ("written", "near"),
+    [("u00013.wav", "u000013.wav"), ("u000014.wav", ""), ("sepeech.wav", "speech.wav")],
+)
+def test_of_numbered_files_another_number_is_not_near(tmp_path: Path, written: str, near: str) -> None:
+    for name in ("u000012.wav", "u000013.wav", "u000015.wav", "speech.wav"):
+        (tmp_path / name).write_bytes(b"x")
+    (found,) = Finder(tmp_path).find_all([written])
+    assert found.path is None and found.how.partition("there is ")[2] == near
+
+
 def test_a_missing_file_is_named_as_written_with_what_is_near(
     mine: Path, make: Make, tmp_path: Path, limits: Validate
 ) -> None:

@@ -161,8 +161,11 @@ class Finder:
         self._asked += 1
         if self._asked > _MOST_NEAR:
             return ""
-        best = process.extractOne(_folded(name), self._tree.keys(), scorer=fuzz.ratio, score_cutoff=_NEAR)
-        return self._tree[best[0]][0] if best else ""
+        wanted = _folded(name)
+        near = process.extract(wanted, self._tree.keys(), scorer=fuzz.ratio, score_cutoff=_NEAR, limit=5)
+        # of numbered files the nearest name is that of another recording
+        best = next((found for found, *_ in near if _numbers(found) == _numbers(wanted)), None)
+        return self._tree[best][0] if best else ""
 
     def _alike(self, place: Path, form: str) -> list[Path]:
         """The files below a place whose path differs in case or Unicode form alone."""
@@ -237,6 +240,10 @@ def _forms(written: str) -> list[tuple[str, str]]:
         form, done = unquote(form), [*done, "percent-decoded"]
         forms.append((", ".join(done), form))
     return forms or [("", form)]
+
+
+def _numbers(name: str) -> list[int]:
+    return [int(digits) for digits in re.findall(r"\d+", name)]
 
 
 def _folded(name: str) -> str:
