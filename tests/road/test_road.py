@@ -39,7 +39,7 @@ STAGES = {
     *("merge_llm", "convert_llm", "quantise_llm", "verify_llm", "evaluate_llm", "evaluate_road"),
 }
 
-BAD_ROWS = ("broken [train]", "100% silent", "missing [train]", "no such file", "truncated_file")
+BAD_ROWS = ("broken [train]", "100% silent", "clipped [train]", "at full scale", "duration_out_of_range")
 
 
 def test_the_first_run_finishes_and_says_what_it_found(project: Any, first: Any) -> None:
@@ -184,7 +184,8 @@ def states(project: Any) -> list[str]:
 
 
 def bad_manifest(folder: Path) -> str:
-    """A user's manifest of twenty recordings, three of them broken: missing, truncated, silent (at 44.1 kHz)."""
+    """A user's manifest of twenty recordings, three of them bad in a way that only validation finds: silent (at
+    44.1 kHz), clipped, too short."""
     import numpy as np
     import pandas as pd
     import soundfile
@@ -218,8 +219,9 @@ def bad_manifest(folder: Path) -> str:
     for number in range(20):
         soundfile.write(home / f"{number}.wav", noise[number], 16_000)
     soundfile.write(home / "broken.wav", np.zeros((44_100, 2)), 44_100)
-    (home / "2.wav").write_bytes((home / "2.wav").read_bytes()[:1000])
-    names = ["broken.wav", "missing.wav", *(f"{number}.wav" for number in range(2, 20))]
+    soundfile.write(home / "clipped.wav", np.sign(noise[0]), 16_000)
+    soundfile.write(home / "2.wav", noise[2][:1_600], 16_000)
+    names = ["broken.wav", "clipped.wav", *(f"{number}.wav" for number in range(2, 20))]
     speakers = ["a"] * 16 + ["b"] * 4
     texts = [f"{word} 불 켜 줘" for word in words]
     frame = pd.DataFrame({"path": names, "transcript": texts, "speaker": speakers, "split": splits})
